@@ -126,8 +126,6 @@ class FakeGpu:
             that of others runs when it is waited for. A session's own stream is the first.
         free: Bytes of memory that it says are free.
         lockable: Whether the host's memory can be page-locked.
-        pages: Bytes of the host's memory that others have allocated and are locked, by address.
-        locks: How often such memory was locked.
     """
 
     early: tuple[int, ...] = ()
@@ -138,8 +136,6 @@ class FakeGpu:
     streams: dict[int, Stream] = field(default_factory=dict)
     buffers: list[Buffer] = field(default_factory=list)
     locked: list[HostMemory] = field(default_factory=list)
-    pages: dict[int, int] = field(default_factory=dict)
-    locks: int = 0
     ran: int = 0
     lock: Any = field(default_factory=threading.RLock)
 
@@ -278,15 +274,6 @@ def open_fake(gpu: FakeGpu, path: Path, patch: pytest.MonkeyPatch) -> TensorRTSe
 
         stream.put(copy)
 
-    def lock_pages(device: FakeGpu, memory: npt.NDArray[np.uint8]) -> Any:
-        address = memory.ctypes.data
-        with gpu.lock:
-            assert address not in gpu.pages  # it was freed before it was unlocked
-            gpu.pages[address] = memory.nbytes
-            gpu.locks += 1
-        return lambda: gpu.pages.pop(address)
-
-    patch.setattr(cuda, "lock_pages", lock_pages)
     patch.setattr(cuda, "copy_in", copy_in)
     patch.setattr(cuda, "copy_out", copy_out)
     patch.setattr(cuda, "copy_over", copy_over)

@@ -77,12 +77,7 @@ def open_feed(
         if preparers and preparer and isinstance(session, DeviceSession):
             decoder = preparer.decoder if decode in ("auto", "gpu") else None
             kind = GpuBatches(
-                extractor.preprocess,
-                augmentation,
-                photos,
-                jpegs=decoder is not None,
-                exif=exif,
-                lock=partial(cuda.lock_pages, session.device),
+                extractor.preprocess, augmentation, photos, jpegs=decoder is not None, exif=exif
             )
             slots = Decoder(kind, samples=samples, workers=workers, tasks=1)
             pipeline = opened.enter_context(session.pipeline(patient=True))

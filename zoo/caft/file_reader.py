@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from zoo.caft import read_process
 from zoo.caft.file_read import FileRead, Stamp
-from zoo.caft.mapped_memory import Lock, MappedPieces
+from zoo.caft.mapped_memory import MappedPieces
 from zoo.caft.read_process import Found
 from zoo.inference.gpu.jpeg import JpegFile, JpegSize
 from zoo.inference.preprocess import Exif
@@ -49,10 +49,9 @@ class FileReader:
 
     Args:
         exif: Whether the EXIF orientation of photos is applied.
-        lock: See :class:`~zoo.caft.mapped_memory.MappedPieces`.
     """
 
-    def __init__(self, exif: Exif, lock: Lock | None = None) -> None:
+    def __init__(self, exif: Exif) -> None:
         ours, theirs = socket.socketpair()
         self._socket: socket.socket | None = ours
         with theirs:
@@ -66,7 +65,7 @@ class FileReader:
                 start_new_session=True,  # Ctrl-C goes to the parent only
             )
         self._connection = Connection(os.dup(ours.fileno()))
-        self._pieces = MappedPieces(ours, lock)
+        self._pieces = MappedPieces(ours)
 
     def wait(self) -> None:
         """Waits until the process has started; nothing needs to."""
@@ -118,11 +117,10 @@ class FileReaders:
     Args:
         exif: Whether the EXIF orientation of photos is applied.
         count: Number of processes.
-        lock: See :class:`~zoo.caft.mapped_memory.MappedPieces`.
     """
 
-    def __init__(self, exif: Exif, count: int, lock: Lock | None = None) -> None:
-        self._exif, self._count, self._lock = exif, count, lock
+    def __init__(self, exif: Exif, count: int) -> None:
+        self._exif, self._count = exif, count
         self._idle: queue.SimpleQueue[FileReader] = queue.SimpleQueue()
         self._opened: list[FileReader] = []
         self._ready = threading.Event()
@@ -155,7 +153,7 @@ class FileReaders:
     def _start(self) -> None:
         with suppress(OSError):  # without processes the files are read in threads
             while not self._closed and len(self._opened) < self._count:
-                self._opened.append(FileReader(self._exif, self._lock))
+                self._opened.append(FileReader(self._exif))
         for reader in self._opened:
             if self._closed:
                 return

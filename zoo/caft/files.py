@@ -198,7 +198,11 @@ def listed_key(name: str, occurrence: int) -> str:
 
 
 def _key(text: str) -> str:
-    return sha256_bytes(text.encode("utf-8", "surrogateescape"))[:16]
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # no file's name, but a data set's own may be any string
+        data = text.encode("utf-8", "surrogatepass")
+    return sha256_bytes(data)[:16]
 
 
 def line_of(sample: Sample, label: str | None, sha256: str, error: str | None = None) -> bytes:

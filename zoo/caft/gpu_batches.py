@@ -17,7 +17,6 @@ from zoo.caft.content import digest_of, is_preprocessed
 from zoo.caft.decode import Batch, PhotoDecoder, as_preprocessed
 from zoo.caft.file_read import FileRead
 from zoo.caft.file_reader import FileReaders
-from zoo.caft.mapped_memory import Lock
 from zoo.caft.read_process import decodable
 from zoo.caft.shared_memory import AVAILABLE
 from zoo.inference.gpu.jpeg import JpegFile
@@ -51,7 +50,6 @@ class GpuBatches:
         jpegs: Whether the GPU decodes JPEG files.
         exif: Whether to apply the EXIF orientation of photos; those that need rotation are decoded
             by Pillow.
-        lock: Locks the memory that files are in; see :class:`~zoo.caft.mapped_memory.MappedPieces`.
     """
 
     def __init__(
@@ -62,7 +60,6 @@ class GpuBatches:
         *,
         jpegs: bool,
         exif: Exif = "ignore",
-        lock: Lock | None = None,
     ) -> None:
         self._preprocess = preprocess
         self._augmentation = augmentation
@@ -72,7 +69,7 @@ class GpuBatches:
         self._exif = exif
         self._readers: FileReaders | None = None
         if jpegs and AVAILABLE and photos.workers > _THREADS:
-            self._readers = FileReaders(exif, min(_READERS, photos.workers), lock)
+            self._readers = FileReaders(exif, min(_READERS, photos.workers))
 
     def new_buffer(self, samples: int) -> Slots:
         """See :meth:`zoo.caft.decode.Batches.new_buffer`."""

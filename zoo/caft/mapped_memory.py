@@ -7,7 +7,6 @@ import os
 import socket
 import weakref
 from collections import deque
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +14,6 @@ import numpy.typing as npt
 from zoo.caft.shared_memory import KEPT
 
 Bytes = npt.NDArray[np.uint8]
-
-Lock = Callable[[Bytes], Callable[[], None]]
-"""Locks memory for a GPU (:func:`zoo.runtime.cuda.lock_pages`); returns what unlocks it."""
 
 
 class MappedPieces:
@@ -28,14 +24,11 @@ class MappedPieces:
 
     Args:
         ours: The socket that connects the processes.
-        lock: Locks what is used again; by default nothing is locked.
     """
 
-    def __init__(self, ours: socket.socket, lock: Lock | None = None) -> None:
+    def __init__(self, ours: socket.socket) -> None:
         self._ours = ours
-        self._lock = lock
         self._mapped: dict[int, mmap.mmap] = {}
-        self._unlock: dict[int, Callable[[], None]] = {}
         self._free: deque[int] = deque()  # appended to in any thread
 
     def free(self) -> list[int]:
@@ -56,11 +49,10 @@ class MappedPieces:
         if fresh:
             _, (memory, *_), *_ = socket.recv_fds(self._ours, 1, 1)
             try:
-                self._map(number, memory)
+                self._mapped[number] = mmap.mmap(memory, 0, prot=mmap.PROT_READ)
             finally:
                 os.close(memory)
         view = np.frombuffer(self._mapped[number], np.uint8)
-        view.flags.writeable = False
         if len(view) > KEPT:
             del self._mapped[number]
         else:
@@ -69,13 +61,4 @@ class MappedPieces:
 
     def close(self) -> None:
         """Frees the pieces; views that are left stay valid."""
-        for number in list(self._unlock):
-            self._unlock.pop(number)()
         self._mapped.clear()
-
-    def _map(self, number: int, memory: int) -> None:
-        """Maps a piece, in place of the smaller one that had its number before."""
-        self._unlock.pop(number, lambda: None)()
-        self._mapped[number] = mapped = mmap.mmap(memory, 0)
-        if self._lock is not None and len(mapped) <= KEPT:
-            self._unlock[number] = self._lock(np.frombuffer(mapped, np.uint8))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -82,27 +81,6 @@ def copy_over(destination: int, source: int, size: int, stream: Stream) -> None:
     from cuda.bindings import driver
 
     check(driver.cuMemcpyDtoDAsync(destination, source, size, int(stream.handle)))
-
-
-def lock_pages(device: Device, memory: npt.NDArray[np.uint8]) -> Callable[[], None]:
-    """Locks memory of the host, which the GPU then reads by itself.
-
-    Returns:
-        What unlocks it, before it is freed. It does nothing if the system locks no more.
-    """
-    from cuda.bindings import driver
-
-    address = memory.ctypes.data
-    device.set_current()
-    (status,) = driver.cuMemHostRegister(address, memory.nbytes, driver.CU_MEMHOSTREGISTER_PORTABLE)
-    if status != driver.CUresult.CUDA_SUCCESS:
-        return lambda: None
-
-    def unlock() -> None:
-        device.set_current()
-        driver.cuMemHostUnregister(address)
-
-    return unlock
 
 
 def record(stream: Stream) -> Event:

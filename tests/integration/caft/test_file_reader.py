@@ -7,7 +7,7 @@ import io
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,6 @@ from support.caft import photo
 from zoo.caft import file_reader
 from zoo.caft.file_read import FileRead
 from zoo.caft.file_reader import FileReader, FileReaders
-from zoo.caft.mapped_memory import Bytes
 from zoo.caft.shared_memory import AVAILABLE
 from zoo.util.digest import sha256_bytes
 
@@ -110,35 +109,6 @@ def test_contents_outlive_the_process_and_are_freed_with_the_last(
     assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
-def test_memory_is_locked_once_and_unlocked_before_it_is_freed(tmp_path: Path) -> None:
-    locked: list[int] = []
-    events: list[str] = []
-
-    def lock(memory: Bytes) -> Callable[[], None]:
-        events.append("lock")
-        locked.append(len(memory))
-        assert _mappings() >= len(locked)
-        return lambda: (events.append("unlock"), locked.remove(len(memory)))[0]
-
-    opened = FileReader("ignore", lock)
-    opened.wait()
-    small, large = jpeg(1), jpeg(2, (1500, 1500), quality=100)
-    assert len(large) > 1 << 20  # more than a piece has at first
-    files = written(tmp_path, small, large)
-    for _ in range(3):
-        assert opened.read(files[:1]) != [None]
-    assert events == ["lock"]
-    for _ in range(3):
-        assert opened.read(files[1:]) != [None]
-    assert events == ["lock", "unlock", "lock"]  # it has grown
-    found = opened.read(files[1:])
-    opened.close()
-    assert events[-1] == "unlock"
-    assert not locked
-    assert found[0] is not None
-    assert found[0].jpeg.data.tobytes() == large
-
-
 def test_a_killed_process_reads_nothing_more(reader: FileReader, tmp_path: Path) -> None:
     files = written(tmp_path, jpeg(1))
     assert reader.read(files) != [None]
@@ -183,7 +153,7 @@ def test_processes_that_have_not_begun_are_not_waited_for(tmp_path: Path) -> Non
 def test_where_no_process_starts_files_are_left_to_the_caller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(exif: str, lock: object) -> None:
+    def refuse(exif: str) -> None:
         raise OSError("too many processes")
 
     monkeypatch.setattr(file_reader, "FileReader", refuse)

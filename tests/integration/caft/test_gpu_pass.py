@@ -106,8 +106,6 @@ def test_odd_images_have_the_features_that_pillow_gives(
             on_bad=lambda name, why, decode=decode: skipped[decode].update({name: why}),
         )  # fmt: skip
     assert decoder.decoded == 7
-    assert (gpu.locks > 0) == (workers > 2)
-    assert not gpu.pages
     assert skipped["auto"] == skipped["pillow"]
     assert set(skipped["auto"]) == {"cut.jpg", "line.jpg", "no_end.jpg", "none.jpg", "text.jpg"}
     found, wanted = (FeatureCache(tmp_path / decode) for decode in ("auto", "pillow"))

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zoo.caft.files import encode, key_of, line_of
@@ -16,6 +16,7 @@ TEXT = st.text(st.characters(), max_size=20)  # lone surrogates, control charact
 
 
 @given(TEXT, st.none() | TEXT, TEXT)
+@example("\udd00", "\ud800", "\udfff")
 def test_a_line_is_that_of_json(name: str, label: str | None, error: str) -> None:
     sample = Sample(name=name, label=label, read=bytes)
     line: dict[str, Any] = {"key": key_of(sample), "name": name.encode("utf-8", "replace").decode()}
@@ -27,7 +28,7 @@ def test_a_line_is_that_of_json(name: str, label: str | None, error: str) -> Non
     assert json.loads(made)["key"] == key_of(sample)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "ä.jpg", "\udcff.jpg", "\n"])
+@pytest.mark.parametrize("name", ["a.jpg", "ä.jpg", "\udcff.jpg", "\ud800.jpg", "\n"])
 def test_a_line_is_one_line(name: str) -> None:
     made = line_of(Sample(name=name, label=None, read=bytes), None, "ab")
     assert made.count(b"\n") == 1

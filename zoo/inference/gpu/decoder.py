@@ -17,7 +17,7 @@ from zoo.runtime import cuda
 from zoo.util.errors import RunError
 
 if TYPE_CHECKING:
-    from cuda.core import Buffer, Device, Stream
+    from cuda.core import Buffer, Device, Event, Stream
 
 _PLACES = 2
 """Batches in memory: one is resized while the next is decoded."""
@@ -62,7 +62,7 @@ class JpegDecoder(Protocol):
                 after this one.
 
         Returns:
-            One photo per file, None for a file that can't be decoded. The files have been read.
+            One photo per file, None for a file that can't be decoded.
         """
         ...
 
@@ -78,10 +78,12 @@ class _Place:
     Attributes:
         buffer: The memory, None before the first batch.
         size: Its size in bytes.
+        decoded: When the last batch was decoded.
     """
 
     buffer: Buffer | None = None
     size: int = 0
+    decoded: Event | None = None
 
 
 class HardwareDecoder:
@@ -145,6 +147,8 @@ class HardwareDecoder:
     def close(self) -> None:
         """See :meth:`JpegDecoder.close`."""
         for place in self._places:
+            if place.decoded is not None:
+                place.decoded.sync()
             if place.buffer is not None:
                 place.buffer.close()
         self._places = [_Place() for _ in range(_PLACES)]
@@ -177,6 +181,9 @@ class HardwareDecoder:
         The library refuses a batch with a single bad file, so that it is halved until that one is
         found.
         """
+        place = self._places[self._turn]
+        if place.decoded is not None:
+            place.decoded.sync()  # the library's memory of this place is used again
         try:
             self._library.decode(self._turn, files, sizes, images, stream)
         except NvJpegError:
@@ -188,7 +195,7 @@ class HardwareDecoder:
             return np.concatenate(
                 [self._decode(files[part], sizes[part], images[part], stream) for part in parts]
             )
-        cuda.record(stream).sync()  # now others may take the memory of the files
+        place.decoded = cuda.record(stream)
         return np.ones(len(files), np.bool_)
 
     def _test(self, stream: Stream) -> None:
