@@ -28,7 +28,7 @@ def test_a_line_is_that_of_json(name: str, label: str | None, error: str) -> Non
     assert json.loads(made)["key"] == key_of(sample)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "ä.jpg", "\udcff.jpg", "\ud800.jpg", "\n"])
+@pytest.mark.parametrize("name", ["a.jpg", "ä.jpg", "\udcff.jpg", "\n"])
 def test_a_line_is_one_line(name: str) -> None:
     made = line_of(Sample(name=name, label=None, read=bytes), None, "ab")
     assert made.count(b"\n") == 1

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo.inference.gpu.jpeg import JpegSize, plain_jpeg
+from zoo.caft.read_process import decodable
+from zoo.inference.gpu.jpeg import JpegSize, plain_headers, plain_jpeg
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (51, 70, 3), dtype=np.uint8))
 EXIF = Image.Exif()
@@ -35,6 +36,18 @@ PLAIN = jpeg()
 )  # fmt: skip
 def test_common_files(data: bytes) -> None:
     assert plain_jpeg(data) == JpegSize(70, 51)
+
+
+def test_where_the_scan_begins() -> None:
+    turned, profile = jpeg(exif=EXIF, icc_profile=bytes(70_000)), jpeg(comment=b"Exif\0\0")
+    for data in (PLAIN, turned, profile):
+        headers = plain_headers(memoryview(data))
+        assert headers is not None
+        assert data[headers.end : headers.end + 2] == b"\xff\xda"
+        assert data.count(b"\xff\xda", 0, headers.end) == 0
+    in_scan = PLAIN[:-2] + b"Exif\0\0" + PLAIN[-2:]
+    assert decodable(in_scan, "apply") == decodable(profile, "apply") == JpegSize(70, 51)
+    assert decodable(turned, "apply") is None
 
 
 def png() -> bytes:
