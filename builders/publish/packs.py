@@ -23,7 +23,7 @@ _WORTH = 0.8
 Weights have 0.9 and more, kernels much less: readers get weights faster for a tenth more bytes.
 """
 
-_AGAIN = 0.05
+_AGAIN = 0.1
 """Share of a blob that may be stored again to save one request more than is needed."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from zoo.client.engine_cache import engines_of
+from zoo.client.engine_cache import engines_of, kept
 from zoo.client.engine_files import not_writable
 from zoo.client.partials import own_partial
 from zoo.repository.assembly import Place
@@ -147,10 +147,12 @@ class ChunkedDownloads:
         self, model: str, read_index: Callable[[], ModelIndex], wanted: EngineEntry
     ) -> Iterator[tuple[Path, ChunkList | None]]:
         """Yields the cached engines of a model, each with its list of chunks if there is one."""
-        for sha256 in engines_of(self._cache, model):
-            path = self._cache / "engines" / sha256
-            if sha256 == wanted.engine.sha256 or not path.is_file():
-                continue
+        folder = self._cache / "engines"
+        others = {file.path.name for file in kept(self._cache) if file.whole}
+        if not (others := others - {wanted.engine.sha256}):
+            return  # into an empty cache, no record need be read
+        for sha256 in others.intersection(engines_of(self._cache, model)):
+            path = folder / sha256
             listed = self._kept(sha256)
             if listed is None:
                 named = (entry for entry in read_index().engines if entry.engine.sha256 == sha256)
