@@ -147,12 +147,13 @@ class ChunkedDownloads:
         self, model: str, read_index: Callable[[], ModelIndex], wanted: EngineEntry
     ) -> Iterator[tuple[Path, ChunkList | None]]:
         """Yields the cached engines of a model, each with its list of chunks if there is one."""
-        folder = self._cache / "engines"
-        others = {file.path.name for file in kept(self._cache) if file.whole}
-        if not (others := others - {wanted.engine.sha256}):
-            return  # into an empty cache, no record need be read
-        for sha256 in others.intersection(engines_of(self._cache, model)):
-            path = folder / sha256
+        others = {file.path.name: file.path for file in kept(self._cache) if file.whole}
+        others.pop(wanted.engine.sha256, None)
+        if not others:  # then no record need be read
+            return
+        for sha256 in engines_of(self._cache, model):
+            if (path := others.get(sha256)) is None:
+                continue
             listed = self._kept(sha256)
             if listed is None:
                 named = (entry for entry in read_index().engines if entry.engine.sha256 == sha256)

@@ -20,7 +20,7 @@ from zoo.schema.chunks import ChunkList
 from zoo.stores.base import Progress
 from zoo.util.digest import sha256_bytes
 
-_TOGETHER = int(__import__("os").environ.get("TOG", 4 << 20))
+_TOGETHER = 4 << 20
 """Bytes of chunks that are written together: one by one they would take most of the time."""
 
 _PIECES = 512
@@ -68,7 +68,8 @@ def reserve(file: FileIO, size: int) -> None:
 class Target:
     """A blob that is being made. Several threads may write to it.
 
-    It is hashed as it is written as long as that goes from its first byte on.
+    What was written is hashed as soon as everything before it was, mostly while the rest is on its
+    way.
 
     Attributes:
         chunks: Its chunks.
@@ -107,12 +108,11 @@ class Target:
             at = 0
             for number in self.chunks.order:
                 sha256, size, _, _, _ = self.chunks.chunks[number]
-                if resumed and sha256_bytes(read_at(self._file, at, size)) == sha256:
+                if resumed and sha256_bytes(data := read_at(self._file, at, size)) == sha256:
+                    self._hash(at, (data,))
                     self._progress(size)
-                elif places and (
-                    data := _checked(places.get(sha256), sha256, size, files, opened)
-                ):
-                    batch.add(at, data)
+                elif found := _checked(places.get(sha256), sha256, size, files, opened):
+                    batch.add(at, found)
                     self.reused += size
                 elif number in self.lacking:
                     self.again.setdefault(number, []).append(at)
@@ -130,9 +130,9 @@ class Target:
             self._progress(sum(map(len, pieces)))
 
     def _hash(self, at: int, pieces: Sequence[bytes | memoryview]) -> None:
-        """Hashes what was written, if all before it is; then what was written after it earlier."""
+        """Hashes what was written, and what follows it and was written earlier."""
         end = at + sum(map(len, pieces))
-        if at < self._hashed:  # it was written before
+        if at < self._hashed:  # written a second time, perhaps with other bytes
             self._hasher, self._hashed = hashlib.sha256(), 0
         if at != self._hashed:
             self._ahead[at] = end
@@ -171,9 +171,8 @@ class Batch:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is None:
-            self.flush()
+    def __exit__(self, *error: object) -> None:
+        self.flush()  # after an error too: the next attempt finds what is right
 
     def add(self, at: int, data: bytes | memoryview) -> None:
         """Writes a chunk where it belongs, perhaps only with the next ones."""

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from zoo.repository.assembly import Place, Places, Target, read_at, reserve
 from zoo.repository.pieces import PieceFiles
 from zoo.repository.ranges import Span, connections, enough_requests, spans
-from zoo.repository.unpacking import DamagedChunkError, Unpacking
+from zoo.repository.unpacking import DamagedChunkError, unpacking
 from zoo.schema.chunks import LARGEST_LIST, Chunk, ChunkList, Pieces
 from zoo.schema.layout import blob_key
 from zoo.schema.records import Blob
@@ -243,11 +243,10 @@ class ChunkedBlobs:
         chunks = target.chunks
 
         def read(span: Span) -> int:
-            unpacking = Unpacking(target, span)
             key = blob_key(chunks.packs[span.pack].sha256)
-            self._store.stream_range(key, span.offset, span.length, unpacking.take)
-            unpacking.finish()
-            return unpacking.taken
+            with unpacking(target, span) as taking:
+                self._store.stream_range(key, span.offset, span.length, taking.take)
+            return taking.taken
 
         wanted = _wanted(chunks, target.lacking)
         with closing(in_order(read, wanted, connections(wanted))) as fetched:
@@ -264,9 +263,8 @@ class ChunkedBlobs:
                 self._store.fetch(blob_key(pack.sha256), path, size=pack.size)
                 with path.open("rb") as file:
                     for span in (span for span in needed if span.pack == number):
-                        unpacking = Unpacking(target, span)
-                        unpacking.take(read_at(file, span.offset, span.length))
-                        unpacking.finish()
+                        with unpacking(target, span) as taking:
+                            taking.take(read_at(file, span.offset, span.length))
                 path.unlink()
         return sum(chunks.packs[number].size for number in {span.pack for span in needed})
 

@@ -89,7 +89,9 @@ class HttpStore:
 
     def read_range(self, key: str, first: int, length: int) -> bytes:
         """Returns a range of an object."""
-        return self._part(key, first, length, or_whole=True)
+        pieces: list[bytes] = []
+        self.stream_range(key, first, length, pieces.append)
+        return b"".join(pieces)
 
     def stream_range(self, key: str, first: int, length: int, take: Take) -> None:
         """Passes a range of an object on as it arrives; goes on where a connection broke off."""
@@ -152,23 +154,12 @@ class HttpStore:
             hint="write to the repository's s3:// URL or its directory",
         )
 
-    def _part(self, key: str, first: int, length: int, *, or_whole: bool = False) -> bytes:
-        """Returns one part, after checking its position and length.
-
-        Args:
-            key: Key of the object.
-            first: First byte of the part.
-            length: Length of the part.
-            or_whole: Whether the server may turn out to have no ranges.
-
-        Raises:
-            NoRangesError: It has none.
-        """
+    def _part(self, key: str, first: int, length: int) -> bytes:
+        """Returns one part, after checking its position and length."""
 
         def read() -> bytes:
             pieces: list[bytes] = []
-            good = (200, 206) if or_whole else (206,)
-            self._stream_part(key, first, length, pieces.append, good)
+            self._stream_part(key, first, length, pieces.append, (206,))
             return b"".join(pieces)
 
         return self._server.retried(key, read)
@@ -176,7 +167,18 @@ class HttpStore:
     def _stream_part(
         self, key: str, first: int, length: int, take: Take, good: tuple[int, ...]
     ) -> None:
-        """Passes one part on; of a longer answer, nothing beyond the part."""
+        """Passes one part on, after checking its position; of a longer one, nothing beyond it.
+
+        Args:
+            key: Key of the object.
+            first: First byte of the part.
+            length: Length of the part.
+            take: Called with its bytes as they arrive.
+            good: Status codes that count as success; with 200, of a server without ranges.
+
+        Raises:
+            NoRangesError: It has none.
+        """
         span = f"bytes={first}-{first + length - 1}"
         with self._server.request("GET", key, good, span) as answer:
             if answer.status == 200:

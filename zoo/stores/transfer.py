@@ -42,8 +42,11 @@ def in_order(
     """Processes items in parallel and yields the results in order.
 
     At most twice as many items as workers are processed ahead of the consumer. After an error or
-    closing, no further items are started.
+    closing, no further items are started. A single worker is the thread of the consumer.
     """
+    if workers == 1:
+        yield from map(work, items)
+        return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="transfer")
     waiting: deque[Future[R]] = deque()
     try:
