@@ -25,7 +25,7 @@ from zoo.util.files import write_whole
 WORTH = 0.8
 """Share of an engine's size up to which chunks are fetched instead of the whole.
 
-Putting them together takes a tenth more of a processor than reading the whole, and a list.
+Putting them together may take more of a processor than reading the whole, and takes a list.
 """
 
 
