@@ -47,7 +47,8 @@ class OddFiles(Quiet):
     ``faults``: ``no-ranges``, ``breaks`` (every other body in the middle), ``endless`` (no length,
     no end), ``short`` (says a length and ends before it, always), ``other-part`` (a range that was
     not asked for), ``gzip`` (whatever was asked for), ``secret`` (403), ``hides`` (403 for all but
-    repository.json), ``down`` (500), ``no-length`` (no word on how long), ``page`` (a web page).
+    repository.json), ``down`` (500), ``no-length`` (no word on how long), ``page`` (a web page),
+    ``longer`` (more of a range than was asked for).
     """
 
     content: ClassVar[bytes] = b""
@@ -81,6 +82,7 @@ class OddFiles(Quiet):
             status = 206
             shown = first + 1 if "other-part" in faults else first
             headers["Content-Range"] = f"bytes {shown}-{last}/{len(content)}"
+            last += 10 * ("longer" in faults)
         if "endless" in faults or "no-length" in faults:
             headers |= {"Connection": "close"}
         else:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from zoo.client.engine_cache import engines_of
+from zoo.client.engine_cache import engines_of, kept
 from zoo.client.engine_files import not_writable
 from zoo.client.partials import own_partial
 from zoo.repository.assembly import Place
@@ -25,7 +25,7 @@ from zoo.util.files import write_whole
 WORTH = 0.8
 """Share of an engine's size up to which chunks are fetched instead of the whole.
 
-Putting them together takes a tenth more of a processor than reading the whole, and a list.
+Putting them together may take more of a processor than reading the whole, and takes a list.
 """
 
 
@@ -147,9 +147,12 @@ class ChunkedDownloads:
         self, model: str, read_index: Callable[[], ModelIndex], wanted: EngineEntry
     ) -> Iterator[tuple[Path, ChunkList | None]]:
         """Yields the cached engines of a model, each with its list of chunks if there is one."""
+        others = {file.path.name: file.path for file in kept(self._cache) if file.whole}
+        others.pop(wanted.engine.sha256, None)
+        if not others:  # then no record need be read
+            return
         for sha256 in engines_of(self._cache, model):
-            path = self._cache / "engines" / sha256
-            if sha256 == wanted.engine.sha256 or not path.is_file():
+            if (path := others.get(sha256)) is None:
                 continue
             listed = self._kept(sha256)
             if listed is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,20 +12,18 @@ from pydantic import ValidationError
 
 from zoo.repository.assembly import Place, Places, Target, read_at, reserve
 from zoo.repository.pieces import PieceFiles
-from zoo.repository.ranges import Span, enough_requests, spans
+from zoo.repository.ranges import Span, connections, enough_requests, spans
+from zoo.repository.unpacking import DamagedChunkError, unpacking
 from zoo.schema.chunks import LARGEST_LIST, Chunk, ChunkList, Pieces
 from zoo.schema.layout import blob_key
 from zoo.schema.records import Blob
 from zoo.stores.base import ObjectStore, Progress
 from zoo.stores.transfer import in_order
-from zoo.util.digest import sha256_bytes, sha256_file
+from zoo.util.digest import sha256_bytes
 from zoo.util.errors import MissingPackageError, NoRangesError, RepositoryError
-from zoo.util.zstd import INSTALL, compress, content, decompress, is_installed
+from zoo.util.zstd import INSTALL, compress, decompress, is_installed
 
 _LEVEL = 3
-
-_KEPT = 1 << 20
-"""Bytes of chunks that stand in several places which are decompressed once for all of them."""
 
 _HINT = (
     "nothing was loaded; tell the repository's maintainer; until then, --whole of zoo pull "
@@ -221,32 +220,37 @@ class ChunkedBlobs:
             target = Target(file, chunks, progress)
             target.reuse(places, resumed=resumed)
             try:
-                fetched = self._fill(target)
-            except NoRangesError:
-                if whole_packs is None:
-                    raise
-                fetched = self._fill_from_packs(target, whole_packs)
-        if sha256_file(partial) != chunks.whole.sha256:
+                fetched = self._fill(target, whole_packs)
+            except DamagedChunkError as error:
+                raise _damaged(self._store.url, chunks, error.chunk, error.what) from error
+            digest = target.digest()
+        if digest != chunks.whole.sha256:
             raise _wrong(self._store.url, chunks, partial)
         partial.replace(path)
         return Transfer(fetched=fetched, reused=target.reused)
 
-    def _fill(self, target: Target) -> int:
+    def _fill(self, target: Target, whole_packs: Path | None) -> int:
         """Fetches what a target lacks; returns the bytes that came."""
+        try:
+            return self._fill_from_ranges(target)
+        except NoRangesError:
+            if whole_packs is None:
+                raise
+            return self._fill_from_packs(target, whole_packs)
+
+    def _fill_from_ranges(self, target: Target) -> int:
+        """Fetches the ranges that a target needs, several at a time; returns the bytes."""
         chunks = target.chunks
 
-        def read(span: Span) -> tuple[Span, bytes]:
+        def read(span: Span) -> int:
             key = blob_key(chunks.packs[span.pack].sha256)
-            return span, self._store.read_range(key, span.offset, span.length)
+            with unpacking(target, span) as taking:
+                self._store.stream_range(key, span.offset, span.length, taking.take)
+            return taking.taken
 
-        fetched, answers = 0, in_order(read, _wanted(chunks, target.lacking))
-        try:
-            for span, data in answers:
-                fetched += len(data)
-                _unpack(self._store.url, target, span, memoryview(data))
-        finally:
-            answers.close()
-        return fetched
+        wanted = _wanted(chunks, target.lacking)
+        with closing(in_order(read, wanted, connections(wanted))) as fetched:
+            return sum(fetched)
 
     def _fill_from_packs(self, target: Target, folder: Path) -> int:
         """Downloads each pack that a target needs, one after the other; returns the bytes."""
@@ -259,30 +263,10 @@ class ChunkedBlobs:
                 self._store.fetch(blob_key(pack.sha256), path, size=pack.size)
                 with path.open("rb") as file:
                     for span in (span for span in needed if span.pack == number):
-                        data = read_at(file, span.offset, span.length)
-                        _unpack(self._store.url, target, span, memoryview(data))
+                        with unpacking(target, span) as taking:
+                            taking.take(read_at(file, span.offset, span.length))
                 path.unlink()
         return sum(chunks.packs[number].size for number in {span.pack for span in needed})
-
-
-def _unpack(url: str, target: Target, span: Span, data: memoryview) -> None:
-    """Writes the chunks of a range, whose bytes are given, in the order of the blob."""
-    several: dict[int, bytes | memoryview] = {}
-    kept = 0
-    for at, number in sorted((at, n) for n in span.chunks for at in target.lacking[n]):
-        chunk = several.get(number)
-        if chunk is None:
-            _, size, _, offset, stored = row = target.chunks.chunks[number]
-            start = offset - span.offset
-            try:
-                chunk = content(data[start : start + stored], size)
-            except ValueError as error:
-                raise _damaged(url, target.chunks, Chunk(*row), str(error)) from error
-            if kept < _KEPT and len(target.lacking[number]) > 1:
-                several[number] = chunk
-                kept += size
-        target.put(at, chunk)
-    target.flush()
 
 
 def _wrong(url: str, chunks: ChunkList, partial: Path) -> RepositoryError:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from zoo.schema.chunks import Row
-from zoo.stores.transfer import PART
+from zoo.stores.transfer import PART, WORKERS
 
 GAP = 128 << 10
 """Bytes between two chunks up to which one request for both is cheaper than two."""
+
+FEW = 3
+"""Requests that one connection sends one after the other, rather than to open another."""
 
 SPARE = 0.05
 """Share of what a download fetches that it may fetch besides, where that saves requests."""
@@ -41,6 +44,16 @@ def enough_requests(size: int) -> int:
     """
     parts = -(-size // PART)
     return 1 + parts + parts // 20
+
+
+def connections(wanted: Sequence[Span]) -> int:
+    """Returns how many ranges to fetch at once.
+
+    A connection has to be opened first, which takes as long as a few requests on an open one. So
+    there is one for each :data:`PART`, as for a blob's download whole, or for :data:`FEW` ranges.
+    """
+    parts = -(-sum(span.length for span in wanted) // PART)
+    return max(1, min(WORKERS, max(parts, -(-len(wanted) // FEW))))
 
 
 def spans(

@@ -65,6 +65,10 @@ Progress = Callable[[int], None]
 """Called with the number of bytes transferred since the last call."""
 
 
+Take = Callable[[bytes], None]
+"""Called with the next bytes of an object."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """An object in a listing.
@@ -178,6 +182,20 @@ class ObjectStore(Protocol):
 
     def read_range(self, key: str, first: int, length: int) -> bytes:
         """Returns a range of an object, within its length.
+
+        Raises:
+            NoRangesError: The server sends whole objects only.
+        """
+        ...
+
+    def stream_range(self, key: str, first: int, length: int, take: Take) -> None:
+        """Passes a range of an object on, as :meth:`read_range` returns it.
+
+        Args:
+            key: Key of the object.
+            first: First byte of the range.
+            length: Length of the range.
+            take: Called with its bytes, as they arrive where the server can be read like that.
 
         Raises:
             NoRangesError: The server sends whole objects only.

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from zoo.stores.base import Abandoned, Entry, Progress, too_long
+from zoo.stores.base import Abandoned, Entry, Progress, Take, too_long
 from zoo.stores.http_server import BrokenOffError, HttpServer, content_length
 from zoo.stores.transfer import append_parts, appending, present
 from zoo.util.errors import NoRangesError, RepositoryError
@@ -89,7 +89,25 @@ class HttpStore:
 
     def read_range(self, key: str, first: int, length: int) -> bytes:
         """Returns a range of an object."""
-        return self._part(key, first, length, or_whole=True)
+        pieces: list[bytes] = []
+        self.stream_range(key, first, length, pieces.append)
+        return b"".join(pieces)
+
+    def stream_range(self, key: str, first: int, length: int, take: Take) -> None:
+        """Passes a range of an object on as it arrives; goes on where a connection broke off."""
+        passed = 0
+
+        def count(piece: bytes) -> None:
+            nonlocal passed
+            take(piece)
+            passed += len(piece)
+
+        def read() -> None:
+            if passed == length:  # only the end of the connection was waited for
+                return
+            self._stream_part(key, first + passed, length - passed, count, (200, 206))
+
+        self._server.retried(key, read)
 
     def local_path(self, key: str) -> Path | None:
         """Returns None: the files are on the server."""
@@ -136,38 +154,48 @@ class HttpStore:
             hint="write to the repository's s3:// URL or its directory",
         )
 
-    def _part(self, key: str, first: int, length: int, *, or_whole: bool = False) -> bytes:
-        """Returns one part, after checking its position and length.
+    def _part(self, key: str, first: int, length: int) -> bytes:
+        """Returns one part, after checking its position and length."""
+
+        def read() -> bytes:
+            pieces: list[bytes] = []
+            self._stream_part(key, first, length, pieces.append, (206,))
+            return b"".join(pieces)
+
+        return self._server.retried(key, read)
+
+    def _stream_part(
+        self, key: str, first: int, length: int, take: Take, good: tuple[int, ...]
+    ) -> None:
+        """Passes one part on, after checking its position; of a longer one, nothing beyond it.
 
         Args:
             key: Key of the object.
             first: First byte of the part.
             length: Length of the part.
-            or_whole: Whether the server may turn out to have no ranges.
+            take: Called with its bytes as they arrive.
+            good: Status codes that count as success; with 200, of a server without ranges.
 
         Raises:
             NoRangesError: It has none.
         """
-
-        def read() -> bytes:
-            span = f"bytes={first}-{first + length - 1}"
-            good = (200, 206) if or_whole else (206,)
-            with self._server.request("GET", key, good, span) as answer:
-                if answer.status == 200:
-                    raise NoRangesError(
-                        f"{self.url}: the server sent all of {key} instead of {span}",
-                        hint="serve the repository with a server that supports range requests",
-                    )
-                if self._server.span(key, answer)[0] != first:
-                    raise self._server.unfit(key, f"sent another range than {span}")
-                data = self._server.read(key, answer, length + 1)
-            if len(data) < length:
-                raise BrokenOffError
-            if len(data) > length:
-                raise self._server.unfit(key, f"sent more than {span}")
-            return data
-
-        return self._server.retried(key, read)
+        span = f"bytes={first}-{first + length - 1}"
+        with self._server.request("GET", key, good, span) as answer:
+            if answer.status == 200:
+                raise NoRangesError(
+                    f"{self.url}: the server sent all of {key} instead of {span}",
+                    hint="serve the repository with a server that supports range requests",
+                )
+            if self._server.span(key, answer)[0] != first:
+                raise self._server.unfit(key, f"sent another range than {span}")
+            left = length
+            for piece in self._server.pieces(key, answer, length + 1):
+                if len(piece) > left:
+                    raise self._server.unfit(key, f"sent more than {span}")
+                take(piece)
+                left -= len(piece)
+        if left:
+            raise BrokenOffError
 
     def _stream(
         self, key: str, file: BinaryIO, size: int | None, progress: Progress | None

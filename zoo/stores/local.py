@@ -16,6 +16,7 @@ from zoo.stores.base import (
     Abandoned,
     Entry,
     Progress,
+    Take,
     check_key,
     check_prefix,
     is_key,
@@ -70,7 +71,7 @@ class LocalStore:
         """Returns an object's bytes."""
         with self._opened(key) as file:
             size = os.fstat(file.fileno()).st_size  # to read more would take a buffer of the limit
-            data = self._read(key, file.read, size if limit is None else min(size, limit + 1))
+            data = _read(self.root, key, file.read, size if limit is None else min(size, limit + 1))
         if limit is not None and len(data) > limit:
             raise too_long(self.url, key, limit)
         return data
@@ -117,7 +118,7 @@ class LocalStore:
             if size is not None and os.fstat(source.fileno()).st_size > size:
                 raise too_long(self.url, key, size)
             source.seek(target.tell())
-            while piece := self._read(key, source.read, 1 << 20):
+            while piece := _read(self.root, key, source.read, 1 << 20):
                 target.write(piece)
                 if progress is not None:
                     progress(len(piece))
@@ -126,7 +127,11 @@ class LocalStore:
         """Returns a range of an object."""
         with self._opened(key) as file:
             file.seek(first)
-            return self._read(key, file.read, length)
+            return _read(self.root, key, file.read, length)
+
+    def stream_range(self, key: str, first: int, length: int, take: Take) -> None:
+        """Passes a range of an object on in one piece."""
+        take(self.read_range(key, first, length))
 
     def local_path(self, key: str) -> Path:
         """Returns the path of the object."""
@@ -217,12 +222,6 @@ class LocalStore:
         with file:
             yield file
 
-    def _read(self, key: str, read: Callable[[int], bytes], size: int) -> bytes:
-        try:
-            return read(size)
-        except OSError as error:
-            raise _failed(self.root, "read", key, error) from error
-
     def _write(self, key: str, fill: Callable[[int, str], None], if_absent: bool) -> bool:
         folder, _, name = check_key(key).rpartition("/")
         temporary = uuid.uuid4().hex
@@ -240,6 +239,13 @@ class LocalStore:
                         os.unlink(temporary, dir_fd=incoming)
         except OSError as error:
             raise _failed(self.root, "write", key, error) from error
+
+
+def _read(root: Path, key: str, read: Callable[[int], bytes], size: int) -> bytes:
+    try:
+        return read(size)
+    except OSError as error:
+        raise _failed(root, "read", key, error) from error
 
 
 def _failed(root: Path, verb: str, key: str, error: OSError) -> RepositoryError:

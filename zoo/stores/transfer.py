@@ -36,17 +36,22 @@ def spans(start: int, end: int, part: int = PART) -> Iterator[tuple[int, int]]:
         yield first, min(part, end - first)
 
 
-def in_order(work: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
+def in_order(
+    work: Callable[[T], R], items: Iterable[T], workers: int = WORKERS
+) -> Generator[R, None, None]:
     """Processes items in parallel and yields the results in order.
 
-    At most twice :data:`WORKERS` items are processed ahead of the consumer. After an error or
-    closing, no further items are started.
+    At most twice as many items as workers are processed ahead of the consumer. After an error or
+    closing, no further items are started. A single worker is the thread of the consumer.
     """
-    pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="transfer")
+    if workers == 1:
+        yield from map(work, items)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="transfer")
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:
-            if len(waiting) == 2 * WORKERS:
+            if len(waiting) == 2 * workers:
                 yield waiting.popleft().result()
             waiting.append(pool.submit(work, item))
         while waiting:

@@ -69,6 +69,16 @@ def test_a_range_is_read(pair: Pair) -> None:
         reader.read_range("nothing", 0, 1)
 
 
+def test_a_range_is_passed_on(pair: Pair) -> None:
+    store, reader = pair
+    store.put("k", b"0123456789")
+    pieces: list[bytes] = []
+    reader.stream_range("k", 2, 3, pieces.append)
+    assert b"".join(pieces) == b"234"
+    with pytest.raises(KeyError):
+        reader.stream_range("nothing", 0, 1, pieces.append)
+
+
 def test_nothing_is_read_beyond_its_limit(pair: Pair, tmp_path: Path) -> None:
     store, reader = pair
     store.put("k", b"four")

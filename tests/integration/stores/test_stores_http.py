@@ -21,7 +21,7 @@ from zoo.stores import http_server
 from zoo.stores.base import ObjectStore
 from zoo.stores.http import HttpStore
 from zoo.stores.http_server import retry_policy
-from zoo.util.errors import RepositoryError, TooLongError
+from zoo.util.errors import NoRangesError, RepositoryError, TooLongError
 
 CONTENT = os.urandom(20 << 20)
 
@@ -104,6 +104,24 @@ def test_an_unfit_server_is_named(
     assert_golden(f"stores_http/{fault}", caught.value, {store.url: "URL"})
     copy = tmp_path / "copy"
     assert not copy.exists() or CONTENT.startswith(copy.read_bytes())
+
+
+def test_a_range_goes_on_where_it_broke_off(server: Server) -> None:
+    store, pieces = server("breaks"), list[bytes]()
+    for first in (100, 200):
+        store.stream_range("k", first, 1_000_000, pieces.append)
+    assert b"".join(pieces) == CONTENT[100:1_000_100] + CONTENT[200:1_000_200]
+    begins = {int(asked.partition("bytes=")[2].partition("-")[0]) for asked in OddFiles.requests}
+    assert len(begins) == len(OddFiles.requests) > 2
+    assert begins - {100, 200} <= {500_100, 500_200}
+
+
+@pytest.mark.parametrize("fault", ["short", "other-part", "longer", "no-ranges"])
+def test_nothing_but_the_range_is_passed_on(server: Server, fault: str) -> None:
+    store, pieces = server(fault), list[bytes]()
+    with pytest.raises((RepositoryError, NoRangesError), match=r"\bk\b"):
+        store.stream_range("k", 100, 1000, pieces.append)
+    assert CONTENT[100:1100].startswith(b"".join(pieces))
 
 
 def test_denied_means_absent_where_the_repository_can_be_read(server: Server) -> None:

@@ -87,3 +87,11 @@ def test_an_engine_of_many_pieces_needs_few_ranges(
     rows = range(len(chunks.chunks))
     assert len(spans(chunks.chunks, rows)) <= ranges.enough_requests(len(content))
     assert pull(signed.client("new")).engine.read_bytes() == content
+
+
+def test_what_has_few_different_bytes_is_compressed(tmp_path: Path) -> None:
+    few = bytes(byte % 16 for byte in engine(0, 5000))
+    with new_pack(tmp_path / "pack") as pack:
+        place = pack.chunks[pack.add(few)]
+    assert place.stored < 0.6 * len(few)
+    assert zstd.content(memoryview((tmp_path / "pack").read_bytes()), len(few)) == few

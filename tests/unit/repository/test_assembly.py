@@ -17,6 +17,7 @@ from zoo.schema.chunks import Chunk, ChunkList
 from zoo.schema.layout import blob_key
 from zoo.schema.records import Blob
 from zoo.stores import MemoryStore
+from zoo.stores.base import Take
 from zoo.util import zstd
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import NoRangesError, RepositoryError
@@ -27,12 +28,16 @@ WHOLE = b"".join(PARTS)
 
 @dataclass
 class Packed:
-    """A blob in one pack, whose frames may be changed before it is stored."""
+    """A blob in one pack, whose frames may be changed before it is stored.
+
+    The list states their lengths unless others are given.
+    """
 
     folder: Path
     frames: list[bytes] = field(default_factory=lambda: [zstd.as_is(part) for part in PARTS])
     order: tuple[int, ...] = tuple(range(len(PARTS)))
     whole: bytes = WHOLE
+    stated: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.store = MemoryStore()
@@ -41,8 +46,9 @@ class Packed:
     def chunks(self) -> ChunkList:
         """The list; it states what is in ``PARTS`` whatever the frames have."""
         pack, rows, at = b"".join(self.frames), [], 0
-        for part, frame in zip(PARTS, self.frames, strict=True):
-            rows.append(Chunk(sha256_bytes(part), len(part), 0, at, len(frame)))
+        for number, (part, frame) in enumerate(zip(PARTS, self.frames, strict=True)):
+            stored = self.stated.get(number, len(frame))
+            rows.append(Chunk(sha256_bytes(part), len(part), 0, at, stored))
             at += len(frame)
         blob = Blob(sha256=sha256_bytes(pack), size=len(pack))
         self.store.put(blob_key(blob.sha256), pack)
@@ -142,6 +148,74 @@ def test_a_download_that_was_interrupted_is_resumed(packed: Packed) -> None:
     assert packed.fetch(progress=done.append) == WHOLE
     assert sum(reads) == sum(len(part) + 10 for part in PARTS[3:])
     assert sum(done) == len(WHOLE)
+
+
+@pytest.mark.parametrize("size", [1, 9, 4000, 5011, 12_000])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_chunks_begin_and_end_anywhere_in_what_arrives(
+    packed: Packed, size: int, compressed: bool
+) -> None:
+    if compressed:
+        packed.frames[1:4] = [zstd.compress(part, 3) for part in PARTS[1:4]]
+    packed.frames[3] += bytes(3000)  # of other engines
+    packed.stated = {3: len(packed.frames[3]) - 3000}
+    packed.order = (0, 1, 2, 1, 3, 5, 4)
+    packed.whole = b"".join(PARTS[number] for number in packed.order)
+    in_pieces(packed.store, size)
+    done: list[int] = []
+    assert packed.fetch(progress=done.append) == packed.whole
+    assert sum(done) == len(packed.whole)
+
+
+def in_pieces(store: MemoryStore, size: int) -> None:
+    """Makes a store pass ranges on in pieces."""
+
+    def stream_range(key: str, first: int, length: int, take: Take) -> None:
+        data = store.read_range(key, first, length)
+        for at in range(0, length, size):
+            take(data[at : at + size])
+
+    store.stream_range = stream_range  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_ranges_that_cease_to_come_are_read_from_whole_packs(
+    packed: Packed, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    monkeypatch.setattr("zoo.repository.ranges.PART", 1)  # each chunk is a range
+    original, reads = packed.store.stream_range, list[int]()
+
+    def stream_range(key: str, first: int, length: int, take: Take) -> None:
+        reads.append(first)
+        if len(reads) > 2:
+            raise NoRangesError(key)
+        wrong = zstd.as_is(bytes(length - 10))  # what comes the second time is right
+        original(key, first, length, lambda data: take(wrong if damaged else data))
+
+    packed.store.stream_range = stream_range  # type: ignore[method-assign]
+    assert packed.fetch(whole_packs=packed.folder) == WHOLE
+    assert len(reads) > 2
+
+
+def test_what_came_before_an_error_is_kept(packed: Packed) -> None:
+    in_pieces(packed.store, 6000)
+    original, reads = packed.store.stream_range, list[int]()
+
+    def stream_range(key: str, first: int, length: int, take: Take) -> None:
+        original(key, first, 16_000, take)
+        raise RepositoryError("the cable was pulled")
+
+    packed.store.stream_range = stream_range  # type: ignore[method-assign]
+    with pytest.raises(RepositoryError, match="cable"):
+        packed.fetch()
+    packed.store.stream_range = lambda key, at, n, take: (
+        reads.append(n)
+        or original(  # type: ignore
+            key, at, n, take
+        )
+    )
+    assert packed.fetch() == WHOLE
+    assert reads == [sum(len(part) + 10 for part in PARTS[3:])]
 
 
 def test_seeds_are_checked_before_they_are_used(packed: Packed) -> None:

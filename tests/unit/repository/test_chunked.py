@@ -13,11 +13,11 @@ from support.signed_repository import Signed
 
 from zoo.repository.assembly import Place
 from zoo.repository.chunked import cost, packed, places_in, unpacked
-from zoo.repository.ranges import GAP, SPARE, enough_requests, spans
+from zoo.repository.ranges import GAP, SPARE, Span, connections, enough_requests, spans
 from zoo.schema.chunks import LARGEST_CHUNK, Chunk, ChunkList
 from zoo.schema.records import Blob
 from zoo.stores import MemoryStore
-from zoo.stores.transfer import PART
+from zoo.stores.transfer import PART, WORKERS
 from zoo.util import zstd
 from zoo.util.cuts import LARGEST, cut
 from zoo.util.digest import sha256_bytes
@@ -176,6 +176,17 @@ def test_ranges_are_no_longer_than_the_parts_of_a_download() -> None:
     assert len(made) == 3
     assert max(span.length for span in made) <= PART
     assert sorted(number for span in made for number in span.chunks) == list(range(len(chunks)))
+
+
+def test_there_are_no_more_connections_than_are_worth_opening() -> None:
+    def wanted(*lengths: int) -> list[Span]:
+        return [Span(0, 0, length, []) for length in lengths]
+
+    assert connections([]) == 1
+    assert connections(wanted(1000, 1000, 1000)) == 1
+    assert connections(wanted(1000, 1000, 1000, 1000)) == 2
+    assert connections(wanted(PART, 1000)) == 2  # as many as for the whole
+    assert connections(wanted(*[PART] * 100)) == WORKERS
 
 
 def test_an_engine_shares_the_chunks_of_the_model(signed: Signed) -> None:

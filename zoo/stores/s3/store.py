@@ -18,6 +18,7 @@ from zoo.stores.base import (
     Abandoned,
     Entry,
     Progress,
+    Take,
     check_key,
     check_prefix,
     is_key,
@@ -116,6 +117,10 @@ class S3Store:
         """Returns a range of an object."""
         with self._bucket.asked("read", key):
             return again(lambda: self._bucket.part(key, first, length), BROKEN)
+
+    def stream_range(self, key: str, first: int, length: int, take: Take) -> None:
+        """Passes a range of an object on in one piece."""
+        take(self.read_range(key, first, length))
 
     def local_path(self, key: str) -> Path | None:
         """Returns None: the objects are on the server."""
