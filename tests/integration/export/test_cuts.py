@@ -69,7 +69,7 @@ def test_a_cut_that_a_network_does_not_have_is_refused_with_one_that_fits(
 ) -> None:
     """All of these have the width that their manifest states, and finite features."""
     manifest, model = manifest_of(manifests["resnet50"], name, cut, width), network(name)
-    check_width("model", Backbone(model, manifest.backbone), manifest.preprocess.input_size)
+    check_width("model", Backbone(model, manifest.backbone), cuts.first_photos(manifest))
     with pytest.raises(ExportError, match=reason) as refused:
         cuts.check_cut(manifest, model)
     assert refused.value.exit_code == 6
