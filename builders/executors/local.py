@@ -32,6 +32,15 @@ _GIB = 2**30
 _REFERENCE, _APART = "ZOO_FARM_REFERENCE", "ZOO_FARM_SPEED_APART"
 """Environment variables of workers: :mod:`builders.worker.reference` and ``execute``."""
 
+_MEMORY_IS_KEPT = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in {
+        "hugetlb": 1, "mmap_max": 0, "top_pad": 64 * 2**20, "trim_threshold": 2**40,
+    }.items()
+)  # fmt: skip
+"""Has glibc keep freed memory, in large pages. Each layer of a network needs as much as the last,
+and the system would clear and map it anew each time."""
+
 _MODELS = 2  # one is measured or published while another is built
 
 _SPEED = (sys.executable, "-m", "builders.worker.speed")
@@ -130,6 +139,7 @@ class LocalExecutor(ThisMachine):
         if self._measures_apart(plain):
             self._workers.warm(Copies.SPEEDS, plain)  # loads while the exporter does
         environment = worker_environment(job.store, weights=True)
+        environment.setdefault("GLIBC_TUNABLES", _MEMORY_IS_KEPT)
         if self.exports_at_once > 1:
             # A thread that waits for others must not take a core from another export.
             environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -67,8 +67,7 @@ def check_cut(manifest: Manifest, model: nn.Module) -> torch.Tensor:
 
 
 def first_photos(manifest: Manifest) -> torch.Tensor:
-    """Returns the golden photos that a cut is checked on: those that are computed first, at once.
-    """
+    """Returns the golden photos that a cut is checked on: those that PyTorch computes first."""
     pixels = bundled.golden_photos(manifest.preprocess)[: bundled.GOLDEN_BATCH]
     return torch.from_numpy(normalise(pixels, manifest.preprocess.plain))
 

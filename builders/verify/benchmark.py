@@ -88,8 +88,8 @@ def time_calls(
 
 def _goes_on(runs: int, spent: float, seconds: float) -> bool:
     """Whether to time another call."""
-    if runs < LEAST_RUNS:
-        return runs == 0 or spent < _MOST_SECONDS
+    if runs < LEAST_RUNS:  # fewer than these count for nothing
+        return runs == 0 or spent / runs * LEAST_RUNS <= _MOST_SECONDS
     return runs < _MOST_RUNS and spent < seconds
 
 
