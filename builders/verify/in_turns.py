@@ -168,9 +168,7 @@ def compared(rows: Iterable[Row], pytorch: str, *, keep_noise: bool = False) -> 
         keep_noise: Whether to state ratios of a busy machine, with their interval.
     """
     rows = list(rows)
-    noisy = {
-        row.batch: row.noisy for row in rows if row.noisy and (row.untimed or not keep_noise)
-    }
+    noisy = {row.batch: row.noisy for row in rows if row.noisy and (row.untimed or not keep_noise)}
     stated = tuple(_times(row) for row in rows if row.batch not in noisy)
     body = ComparedBody(batches=stated, pytorch=pytorch)
     if not noisy:
