@@ -32,6 +32,8 @@ _GIB = 2**30
 _REFERENCE, _APART = "ZOO_FARM_REFERENCE", "ZOO_FARM_SPEED_APART"
 """Environment variables of workers: :mod:`builders.worker.reference` and ``execute``."""
 
+_WAIT = "OMP_WAIT_POLICY"
+
 _MEMORY_IS_KEPT = ":".join(
     f"glibc.malloc.{name}={value}"
     for name, value in {
@@ -125,7 +127,8 @@ class LocalExecutor(ThisMachine):
             with self._quiet.alone():
                 return self._worker(self._build_command, environment, work, report)
         self._workers.warm(Copies.SPEEDS, environment)  # loads while the engine is built
-        apart = {**environment, _APART: "1"}
+        # Beside another engine: a thread that waits for others must not take a core from it.
+        apart = {_WAIT: "PASSIVE", **environment, _APART: "1"}
         status, stopped = self._worker(self._build_command, apart, work, report)
         if status or stopped or not (work / output_files.VERIFIED).exists():
             return status, stopped
@@ -142,7 +145,7 @@ class LocalExecutor(ThisMachine):
         environment.setdefault("GLIBC_TUNABLES", _MEMORY_IS_KEPT)
         if self.exports_at_once > 1:
             # A thread that waits for others must not take a core from another export.
-            environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            environment.setdefault(_WAIT, "PASSIVE")
         return self._worker(self._command, environment, work, report, Copies.EXPORTS)
 
     def _measures_apart(self, environment: Mapping[str, str]) -> bool:
