@@ -7,7 +7,7 @@ import os
 from zoo.caft.memory import available_memory
 from zoo.util.errors import UsageError
 
-_EACH = 6 * 2**30
+_EACH = 7 * 2**30
 """Bytes of memory for an export."""
 
 _MOST = 8

@@ -32,6 +32,17 @@ _GIB = 2**30
 _REFERENCE, _APART = "ZOO_FARM_REFERENCE", "ZOO_FARM_SPEED_APART"
 """Environment variables of workers: :mod:`builders.worker.reference` and ``execute``."""
 
+_WAIT = "OMP_WAIT_POLICY"
+
+_MEMORY_IS_KEPT = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in {
+        "hugetlb": 1, "mmap_max": 0, "top_pad": 64 * 2**20, "trim_threshold": 2**40,
+    }.items()
+)  # fmt: skip
+"""Has glibc keep freed memory, in large pages. Each layer of a network needs as much as the last,
+and the system would clear and map it anew each time."""
+
 _MODELS = 2  # one is measured or published while another is built
 
 _SPEED = (sys.executable, "-m", "builders.worker.speed")
@@ -116,7 +127,8 @@ class LocalExecutor(ThisMachine):
             with self._quiet.alone():
                 return self._worker(self._build_command, environment, work, report)
         self._workers.warm(Copies.SPEEDS, environment)  # loads while the engine is built
-        apart = {**environment, _APART: "1"}
+        # Beside another engine: a thread that waits for others must not take a core from it.
+        apart = {_WAIT: "PASSIVE", **environment, _APART: "1"}
         status, stopped = self._worker(self._build_command, apart, work, report)
         if status or stopped or not (work / output_files.VERIFIED).exists():
             return status, stopped
@@ -130,9 +142,10 @@ class LocalExecutor(ThisMachine):
         if self._measures_apart(plain):
             self._workers.warm(Copies.SPEEDS, plain)  # loads while the exporter does
         environment = worker_environment(job.store, weights=True)
+        environment.setdefault("GLIBC_TUNABLES", _MEMORY_IS_KEPT)
         if self.exports_at_once > 1:
             # A thread that waits for others must not take a core from another export.
-            environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            environment.setdefault(_WAIT, "PASSIVE")
         return self._worker(self._command, environment, work, report, Copies.EXPORTS)
 
     def _measures_apart(self, environment: Mapping[str, str]) -> bool:

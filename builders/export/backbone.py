@@ -9,7 +9,7 @@ from torch import nn
 
 from builders.export.arguments import make_network
 from builders.export.cuts import features_at
-from zoo.schema.manifest import BackboneCut, Cut, InputSize, Manifest, sides
+from zoo.schema.manifest import BackboneCut, Cut, Manifest
 from zoo.util.causes import cause_of
 from zoo.util.errors import ExportError, ManifestError, MissingPackageError
 from zoo.util.names import perhaps
@@ -117,8 +117,13 @@ class Backbone(nn.Module):
         return features_at(self.cut.cut, self.model, images)
 
 
-def check_width(model: str, backbone: Backbone, input_size: InputSize) -> None:
-    """Runs a blank image and compares the width of its features with the manifest.
+def check_width(model: str, backbone: Backbone, images: torch.Tensor) -> None:
+    """Runs photos and compares the width of their features with the manifest.
+
+    Args:
+        model: Manifest id, for messages.
+        backbone: The network.
+        images: Normalised photos, ``(N, 3, H, W)``.
 
     Raises:
         ExportError: The cut does not fit the network, or the width differs.
@@ -126,15 +131,20 @@ def check_width(model: str, backbone: Backbone, input_size: InputSize) -> None:
     cut = backbone.cut
     try:
         with torch.inference_mode():
-            shape = tuple(backbone(torch.zeros(1, 3, *sides(input_size))).shape)
+            shape = tuple(backbone(images).shape)
     except (RuntimeError, IndexError, AttributeError, AssertionError) as error:
         raise ExportError(
-            f"{model}: backbone.cut: '{cut.cut}' does not fit this network at {input_size} "
+            f"{model}: backbone.cut: '{cut.cut}' does not fit this network at {_size(images)} "
             f"pixels: {cause_of(error)}",
             hint=f"the cuts are {', '.join(Cut)}",
         ) from error
-    if shape != (1, cut.feature_dim):
+    if shape != (len(images), cut.feature_dim):
         raise ExportError(
             f"{model}: backbone.feature_dim: the manifest says {cut.feature_dim}, the network "
             f"gives features of shape {shape[1:]} at the cut '{cut.cut}'"
         )
+
+
+def _size(images: torch.Tensor) -> str:
+    height, width = images.shape[2:]
+    return str(height) if height == width else f"{height}x{width}"

@@ -70,13 +70,14 @@ def export_fp32(job: ExportJob, workspace: Workspace, step: Step) -> Fp32Export:
     loaded = _load(job, workspace, step)
     model, notes = loaded.model, loaded.notes
     network = backbone.Backbone(model, manifest.backbone)
-    expected = cuts.check_cut(manifest, model)
-    backbone.check_width(manifest.id, network, manifest.preprocess.input_size)
-    if loaded.state is not None:
-        notes += _check_branches(manifest, network)
-    step(2, "golden features")
     golden = output / GOLDEN
-    features = export.write_golden(network, manifest, golden)
+    with cuts.remembering(model):
+        expected = cuts.check_cut(manifest, model)
+        backbone.check_width(manifest.id, network, cuts.first_photos(manifest))
+        if loaded.state is not None:
+            notes += _check_branches(manifest, network)
+        step(2, "golden features")
+        features = export.write_golden(network, manifest, golden)
     cuts.check_golden(manifest, expected, features)
     with np.load(golden) as arrays:
         fused = fusion.fuse(manifest, network, arrays["images"], features)

@@ -39,7 +39,6 @@ Opened = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 """From normalised images to features: what :func:`open_onnx` returns."""
 
 INPUT, OUTPUT = "images", "features"
-_GOLDEN_BATCH = 4  # batch size in PyTorch for golden features
 
 
 def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDArray[np.float32]:
@@ -62,8 +61,9 @@ def write_golden(backbone: nn.Module, manifest: Manifest, path: Path) -> npt.NDA
     images = bundled.golden_photos(manifest.preprocess)
     rows = []
     with torch.inference_mode():
-        for start in range(0, len(images), _GOLDEN_BATCH):
-            batch = normalise(images[start : start + _GOLDEN_BATCH], manifest.preprocess.plain)
+        for start in range(0, len(images), bundled.GOLDEN_BATCH):
+            part = images[start : start + bundled.GOLDEN_BATCH]
+            batch = normalise(part, manifest.preprocess.plain)
             rows.append(backbone(torch.from_numpy(batch)).numpy())
     features = np.concatenate(rows)
     if not np.isfinite(features).all():

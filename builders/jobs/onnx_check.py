@@ -41,7 +41,8 @@ def run_apart(module: str, *arguments: str, text: str = "") -> str:
         done = subprocess.run(
             [sys.executable, "-m", module, *arguments],
             input=text, capture_output=True, text=True, errors="replace", check=False,
-            timeout=SECONDS, env=worker_environment(weights=False),
+            timeout=SECONDS,
+            env={"OMP_WAIT_POLICY": "PASSIVE", **worker_environment(weights=False)},
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise JobError(f"it was not done after {SECONDS} seconds") from error

@@ -52,6 +52,10 @@ _STATISTICS = (
 )
 GOLDEN_COUNT = 2 * len(_GOLDEN)
 
+GOLDEN_BATCH = 4
+"""How many golden photos PyTorch computes at once; the last digits of their features depend on it.
+"""
+
 
 def golden_name() -> str:
     """Returns the golden set's name, from the source of its photos; part of the export key."""

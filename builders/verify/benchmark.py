@@ -57,8 +57,14 @@ def benchmark(
         Of a batch size that was too noisy to time, ``not_measured`` instead of the times: why.
     """
     rows = []
+    called: BatchTimes | None = None
     for done, batch in enumerate(batches):
         report(Event(stage="benchmark", done=done, total=len(batches), note=f"batch {batch}"))
+        is_tried = keep_noise or isinstance(session, DeviceTimed)
+        if not is_tried and (least := _least_seconds(called, batch)) > _MOST_SECONDS:
+            reason = f"{LEAST_RUNS} runs would take {least:.0f} s or more"
+            rows.append(BatchTimes(batch=batch, not_measured=reason))
+            continue
         load = load_of(clock)
         called = time_calls(session, batch, clock, seconds)
         if isinstance(session, DeviceTimed):
@@ -79,18 +85,30 @@ def time_calls(
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     times: list[float] = []
     start = clock()
-    while _goes_on(len(times), clock() - start, seconds):
+    while _goes_on(times, clock() - start, seconds):
         before = clock()
         session.features(images)
         times.append(1e3 * (clock() - before))
     return summary(batch, times)
 
 
-def _goes_on(runs: int, spent: float, seconds: float) -> bool:
+def _goes_on(times: list[float], spent: float, seconds: float) -> bool:
     """Whether to time another call."""
-    if runs < LEAST_RUNS:
-        return runs == 0 or spent < _MOST_SECONDS
+    runs = len(times)
+    if runs < LEAST_RUNS:  # fewer count for nothing; the first may be slower than the rest
+        fits = runs < 2 or LEAST_RUNS * min(times) / 1e3 <= _MOST_SECONDS
+        return runs == 0 or (fits and spent < _MOST_SECONDS)
     return runs < _MOST_RUNS and spent < seconds
+
+
+def _least_seconds(before: BatchTimes | None, batch: int) -> float:
+    """Returns the least seconds that six runs can take, seen from a smaller batch size.
+
+    An image of a larger batch may take half the time, but not less.
+    """
+    if before is None or before.batch is None or before.latency_ms_min is None:
+        return 0
+    return LEAST_RUNS * before.latency_ms_min / 1e3 * max(1, batch / before.batch / 2)
 
 
 def _checked(row: BatchTimes, load: float | None, *, keep_noise: bool) -> BatchTimes:

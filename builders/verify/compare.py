@@ -112,6 +112,7 @@ def verify(
     tolerance: Tolerance,
     batches: tuple[int, ...],
     report: Report,
+    edges_at: int | None = None,
 ) -> Verification:
     """Verifies an engine against PyTorch's golden features.
 
@@ -122,6 +123,7 @@ def verify(
         tolerance: The tolerance that each row must meet.
         batches: Batch sizes to run.
         report: Where progress goes.
+        edges_at: Batch size of the edge pictures; None for each that the photos have.
 
     Returns:
         Whether it passed, with the numbers of each batch.
@@ -153,7 +155,9 @@ def verify(
         compared = Comparator.compare_accuracy(pair, compare_func=RowCompare(features, tolerance))
     (rows,) = compared[0].values()  # one comparison, one pair of runners
     outcomes = [
-        _with_edges(row[_OUTPUT], session, batch, preprocess, edges, features, tolerance)
+        _with_edges(
+            row[_OUTPUT], session, edges_at or batch, preprocess, edges, features, tolerance
+        )
         for row, batch in zip(rows, batches, strict=False)
     ]
     report(Event(stage="verify", done=len(batches), total=len(batches)))

@@ -33,6 +33,7 @@ class Row:
         eager_ms: Median latency of eager PyTorch, milliseconds.
         ratios: PyTorch's latency divided by the engine's in each round.
         load: Share of the cores that other processes used; None if it is not known.
+        untimed: Why it was not timed at all, and states no latencies; None if it was.
     """
 
     batch: int
@@ -40,6 +41,7 @@ class Row:
     eager_ms: float
     ratios: tuple[float, ...] = ()
     load: float | None = None
+    untimed: str | None = None
 
     @property
     def of_ratio(self) -> Spread:
@@ -49,7 +51,7 @@ class Row:
     @property
     def noisy(self) -> str | None:
         """Why the ratio is no fact about the engine; None if it is one."""
-        return why_too_noisy(self.of_ratio, self.load)
+        return self.untimed or why_too_noisy(self.of_ratio, self.load)
 
 
 def row_of(
@@ -83,6 +85,32 @@ def row_of(
         eager_ms=float(np.median(second)),
         ratios=tuple(b / max(a, 1e-9) for a, b in zip(first, second, strict=True)),
         load=load.share(),
+    )
+
+
+def untimed(batch: int, engine_ms: float, before: Row, most_seconds: float) -> Row | None:
+    """Returns the row of a batch size at which six rounds would clearly take too long.
+
+    PyTorch's latency is taken to have grown as much as the engine's since a smaller batch size.
+    Twice the time is clearly too long: what is nearer is tried.
+
+    Args:
+        batch: Images per batch.
+        engine_ms: Latency of the engine alone, milliseconds.
+        before: The row of a smaller batch size, which was timed.
+        most_seconds: Seconds that six rounds may take.
+
+    Returns:
+        It; None if it is to be timed.
+    """
+    seconds = LEAST_RUNS * engine_ms * (1 + before.eager_ms / before.engine_ms) / 1e3
+    if seconds <= 2 * most_seconds:
+        return None
+    return Row(
+        batch=batch,
+        engine_ms=engine_ms,
+        eager_ms=0,
+        untimed=f"{LEAST_RUNS} runs would take {seconds:.0f} s, {most_seconds:.0f} s at most",
     )
 
 
@@ -140,10 +168,10 @@ def compared(rows: Iterable[Row], pytorch: str, *, keep_noise: bool = False) -> 
         keep_noise: Whether to state ratios of a busy machine, with their interval.
     """
     rows = list(rows)
-    noisy = {row.batch: row.noisy for row in rows if row.noisy}
-    stated = tuple(_times(row) for row in rows if row.batch not in noisy or keep_noise)
+    noisy = {row.batch: row.noisy for row in rows if row.noisy and (row.untimed or not keep_noise)}
+    stated = tuple(_times(row) for row in rows if row.batch not in noisy)
     body = ComparedBody(batches=stated, pytorch=pytorch)
-    if not noisy or keep_noise:
+    if not noisy:
         return body
     return body.but(
         not_measured=tuple(Unmeasured(batch=batch, reason=why) for batch, why in noisy.items())

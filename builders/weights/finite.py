@@ -38,9 +38,11 @@ def why_not_finite(model: nn.Module, features: Callable[[], torch.Tensor]) -> st
 
     first: list[tuple[str, nn.Module]] = []
     try:
-        with torch.no_grad(), _watched(model, first):
-            if _finite(features()):
+        with torch.no_grad():
+            if _finite(features()):  # looking at every module's output would take longer than it
                 return None
+            with _watched(model, first):
+                features()
     except _NETWORK_ERRORS:  # the export says why
         return None
     if not first:

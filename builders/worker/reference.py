@@ -7,14 +7,14 @@ a while, as latencies do not.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
 from builders.jobs.messages import VerificationSpec
 from builders.jobs.progress import Event, Report
-from builders.verify.in_turns import Row, compared, row_of
+from builders.verify.in_turns import Row, compared, row_of, untimed
 from zoo.runtime import Session
 from zoo.runtime.base import DeviceTimed
 from zoo.schema.manifest import Manifest
@@ -57,11 +57,11 @@ def measure(
         return None, LEFT_OUT
     if isinstance(session, DeviceTimed):
         return None, ON_A_GPU
-    batches = tuple(row.batch for row in timed if row.batch and row.not_measured is None)
-    if not batches:  # PyTorch would need minutes on such a machine, for nothing
+    alone = {row.batch: row.latency_ms for row in timed if row.batch and row.latency_ms}
+    if not alone:  # PyTorch would need minutes on such a machine, for nothing
         return None, f"at every batch size; at {spec.benchmark[0]}: {timed[0].not_measured}"
     try:
-        rows, how = _rows(session, manifest, batches, report)
+        rows, how = _rows(session, manifest, alone, report)
     except ImportError:
         return None, NO_PYTORCH
     except (ZooError, MemoryError, RuntimeError, ValueError, OSError) as error:
@@ -74,25 +74,37 @@ def measure(
 
 
 def _rows(
-    session: Session, manifest: Manifest, batches: tuple[int, ...], report: Report
+    session: Session, manifest: Manifest, alone: Mapping[int, float], report: Report
 ) -> tuple[list[Row], str]:
-    """Times the batch sizes; weights are fresh ones, since speed does not depend on them."""
+    """Times the batch sizes; weights are fresh ones, since speed does not depend on them.
+
+    Args:
+        session: The engine.
+        manifest: The model.
+        alone: The engine's own latency at each batch size, milliseconds.
+        report: Receives progress events.
+    """
     import torch
 
     from builders.export import backbone
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = backbone.Backbone(backbone.create(manifest), manifest.backbone)
-    rows = []
+    rows: list[Row] = []
+    before: Row | None = None
     with torch.inference_mode():
-        for done, batch in enumerate(batches):
+        for done, (batch, engine_ms) in enumerate(alone.items()):
+            most_seconds = _MOST_SECONDS[min(done, 1)]
+            if before and (row := untimed(batch, engine_ms, before, most_seconds)):
+                rows.append(row)
+                continue
             note = f"in turns with PyTorch, batch {batch}"
-            report(Event(stage="benchmark", done=done, total=len(batches), note=note))
+            report(Event(stage="benchmark", done=done, total=len(alone), note=note))
             shape = (batch, *session.input_shape)
             images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
             engine = partial(session.features, images)
             run = partial(model, torch.from_numpy(images))
-            most_seconds = _MOST_SECONDS[min(done, 1)]
-            rows.append(row_of(batch, engine, run, seconds=_SECONDS, most_seconds=most_seconds))
-    report(Event(stage="benchmark", done=len(batches), total=len(batches)))
+            before = row_of(batch, engine, run, seconds=_SECONDS, most_seconds=most_seconds)
+            rows.append(before)
+    report(Event(stage="benchmark", done=len(alone), total=len(alone)))
     return rows, f"torch {torch.__version__}, fp32, eager, fresh weights, in turns with the engine"

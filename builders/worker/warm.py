@@ -13,6 +13,7 @@ states its process ID, and this process its exit status once it has ended.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -24,13 +25,16 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import assert_never
 
 from builders.executors.warm import Copies
 
 _LINE = 64 * 2**10  # bytes; a request is two paths
+_GARBAGE = 50_000, 20, 100  # objects between two collections, and those between larger ones
 
 
 @dataclass
@@ -121,9 +125,30 @@ def load() -> None:
 
     tqdm.monitor_interval = 0  # or the exporter's progress bars start a thread
     timm_facts.remember()
+    _keep_operators()
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 8), torch.nn.Flatten()).eval()
     with tempfile.TemporaryDirectory() as folder:
         onnx.write_onnx(network, 8, Path(folder) / "one.onnx")
+    _look_for_less_garbage()
+
+
+def _keep_operators() -> None:
+    """Has the exporter make its table of operators here, not once more in each copy."""
+    from torch.onnx._internal.exporter import _registration
+
+    registry: Any = _registration.ONNXRegistry
+    registry.from_torchlib = staticmethod(cache(registry.from_torchlib))
+
+
+def _look_for_less_garbage() -> None:
+    """Has copies leave alone what is here, and look for garbage seldom.
+
+    A network's graph is some hundred thousand objects that all are in use, and collecting garbage
+    looks at all of them again and again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE)
 
 
 def main(descriptor: str, copies: str = Copies.EXPORTS) -> int:

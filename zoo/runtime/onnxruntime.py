@@ -19,6 +19,9 @@ def session_options(threads: int | None = None) -> Any:
     By default ONNX Runtime pins a thread to every core of the machine, including cores that this
     process may not run on.
 
+    With ``OMP_WAIT_POLICY=PASSIVE`` threads that wait for others sleep, as those of PyTorch do.
+    They spin by default, which is faster if nothing else runs, and else takes cores from it.
+
     Args:
         threads: Threads to use; all of this process's cores when None.
 
@@ -34,6 +37,8 @@ def session_options(threads: int | None = None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 

@@ -69,7 +69,7 @@ def test_a_cut_that_a_network_does_not_have_is_refused_with_one_that_fits(
 ) -> None:
     """All of these have the width that their manifest states, and finite features."""
     manifest, model = manifest_of(manifests["resnet50"], name, cut, width), network(name)
-    check_width("model", Backbone(model, manifest.backbone), manifest.preprocess.input_size)
+    check_width("model", Backbone(model, manifest.backbone), cuts.first_photos(manifest))
     with pytest.raises(ExportError, match=reason) as refused:
         cuts.check_cut(manifest, model)
     assert refused.value.exit_code == 6
@@ -88,6 +88,40 @@ def test_features_that_are_not_finite_are_no_matter_of_the_cut(
     norm: Any = model.get_submodule("layer2.0.bn1")
     norm.running_var.fill_(-0.1)
     with raises_golden(ExportError, "export/negative-variance", match=r"layer2\.0\.bn1\.running"):
+        cuts.check_cut(manifest, model)
+
+
+def test_the_first_photos_are_computed_once_and_the_same_bytes_come_out(
+    manifests: dict[str, Manifest],
+) -> None:
+    name = "test_resnet.r160_in1k"
+    manifest = manifest_of(manifests["resnet50"], name, "pooled", 96)
+    model = deepcopy(network(name))
+    backbone, first = Backbone(model, manifest.backbone), cuts.first_photos(manifest)
+    runs: list[int] = []
+    conv1: Any = model.get_submodule("conv1")
+    conv1.register_forward_hook(lambda module, inputs, output: runs.append(len(output)))
+    with torch.inference_mode():
+        expected, others = backbone(first), backbone(first[1:])
+        runs.clear()
+        with cuts.remembering(model):
+            cuts.check_cut(manifest, model)
+            check_width("model", backbone, first)
+            features = backbone(first)
+            assert runs == [4]
+            assert torch.equal(backbone(first[1:]), others)
+        assert torch.equal(features, expected)
+        backbone(first)
+    assert runs == [4, 3, 4]
+
+
+def test_what_is_not_finite_is_not_remembered(manifests: dict[str, Manifest]) -> None:
+    name = "test_resnet.r160_in1k"
+    manifest = manifest_of(manifests["resnet50"], name, "pooled", 96)
+    model = deepcopy(network(name))
+    norm: Any = model.get_submodule("layer2.0.bn1")
+    norm.running_var.fill_(-0.1)
+    with cuts.remembering(model), pytest.raises(ExportError, match=r"layer2\.0\.bn1\.running"):
         cuts.check_cut(manifest, model)
 
 

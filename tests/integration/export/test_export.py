@@ -138,13 +138,15 @@ def test_normalising_takes_out_what_is_of_this_machine(tmp_path: Path) -> None:
 
 
 def test_a_width_that_the_network_does_not_give_is_an_error() -> None:
+    images = torch.zeros(2, 3, 32, 32)
     with raises_golden(ExportError, "export/other-width", match=r"\b9\b.*\b8\b"):
-        check_width("toy", Backbone(Restless(), pooled(9)), 32)
+        check_width("toy", Backbone(Restless(), pooled(9)), images)
     cut = backbone_cut(cut="cls_token", feature_dim=8)
     with raises_golden(ExportError, "export/no-width", match="feature_dim"):
-        check_width("toy", Backbone(Restless(), cut), 32)
+        check_width("toy", Backbone(Restless(), cut), images)
     with raises_golden(ExportError, "export/cut-of-another-network", match="pre_logits"):
-        check_width("toy", Backbone(Restless(), backbone_cut(cut="pre_logits", feature_dim=8)), 32)
+        other = backbone_cut(cut="pre_logits", feature_dim=8)
+        check_width("toy", Backbone(Restless(), other), images)
 
 
 @pytest.mark.parametrize(

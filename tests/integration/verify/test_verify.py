@@ -286,7 +286,7 @@ def test_a_benchmark_on_a_quiet_machine_states_spread_and_load() -> None:
         ([0.01], 0.11, "other processes used 11%"),
         ([0.01, 0.05, 0.02, 0.08], 0.0, "the median is known to"),
         ([0.01, 0.05, 0.02, 0.08], None, "the median is known to"),
-        ([4.0], 0.0, "3 runs fitted into the time, 6 are needed"),
+        ([4.0], 0.0, "2 runs fitted into the time, 6 are needed"),
         ([60.0], 0.0, "1 runs fitted into the time"),
     ],
 )
@@ -298,6 +298,21 @@ def test_a_time_of_a_busy_machine_is_not_measured(
     assert not row.states("latency_ms")
     assert not row.states("images_per_second")
     assert timed(durations, others, noise=True).states("latency_ms")
+
+
+def test_a_batch_size_that_can_not_be_timed_in_time_is_not_begun() -> None:
+    """Six runs of 32 images take 12 s even if an image takes half as long as in a batch of 4."""
+    calls: list[int] = []
+    clock = Clock([0.5])
+
+    def run(features: Array) -> Array:
+        calls.append(len(features))
+        return clock.run(features)
+
+    first, second = benchmark(ArraySession(run), (4, 32), silent, clock=clock)
+    assert first.states("latency_ms")
+    assert "6 runs would take 12 s or more" in str(second.not_measured)
+    assert set(calls) == {4}
 
 
 def test_an_interval_encloses_the_median_by_order_statistics() -> None:

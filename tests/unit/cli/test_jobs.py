@@ -28,9 +28,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, cores: int, gib: float | None) -> N
     [
         (2, 64, None, 2),
         (4, 64, None, 4),
-        (4, 13, None, 2),
-        (4, 13, 3, 4),  # a job's limit counts instead of what most exports take
-        (4, 13, 13, 1),
+        (4, 15, None, 2),
+        (4, 15, 3, 4),  # a job's limit counts instead of what most exports take
+        (4, 15, 15, 1),
         (4, 1, None, 1),
         (1, 64, None, 1),
         (64, 512, None, 8),

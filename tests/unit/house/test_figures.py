@@ -21,7 +21,7 @@ PAGES = [
 SETTINGS: dict[str, tuple[str, ...]] = {
     "SECURITY.md": ("by 30 s for each object", "takes up to 3 GB"),
     "docs/explanation/farm.md": (
-        "for each 6 GiB of",
+        "for each 7 GiB of",
         "would exceed 16 GiB (0.75 GiB on",
         "to within 10 MiB",
     ),

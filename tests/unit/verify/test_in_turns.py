@@ -13,7 +13,7 @@ from support.signed_repository import ROW, TOLERANCE, Signed
 
 from builders.jobs.messages import BuildOutput, Verification
 from builders.publish.records import attest_verification
-from builders.verify.in_turns import Row, compared, row_of
+from builders.verify.in_turns import Row, compared, row_of, untimed
 from builders.verify.spread import ForeignLoad
 from zoo.schema.index import ComparedBatch, ComparisonSummary
 from zoo.schema.intervals import quotient, times_as_fast
@@ -119,6 +119,20 @@ def test_a_slow_model_does_not_take_long() -> None:
     machine = Machine([STEADY])
     machine.row([4.0], [4.0], most_seconds=10.0)
     assert machine.now < 30  # a call of each to warm up, and one round
+
+
+def test_a_batch_size_whose_rounds_clearly_take_too_long_is_not_begun() -> None:
+    """PyTorch takes three times as long as the engine, so six rounds take 24 times its latency."""
+    timed = Machine([STEADY]).row([0.01], [0.03])
+    assert untimed(16, 300, timed, most_seconds=4) is None  # 7.2 s, which may be wrong by half
+    row = untimed(16, 400, timed, most_seconds=4)
+    assert row is not None
+    for keep_noise in (False, True):
+        body = compared([timed, row], "torch", keep_noise=keep_noise)
+        assert [times.batch for times in body.batches] == [4]
+        (reason,) = body.not_measured
+        assert reason.batch == 16
+        assert reason.reason == "6 runs would take 10 s, 4 s at most"
 
 
 def test_quiet_batch_sizes_are_stated_beside_noisy_ones() -> None:
