@@ -13,7 +13,6 @@ states its process ID, and this process its exit status once it has ended.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import select
@@ -32,9 +31,9 @@ from typing import Any
 from typing_extensions import assert_never
 
 from builders.executors.warm import Copies
+from zoo.util.garbage import collect_seldom
 
 _LINE = 64 * 2**10  # bytes; a request is two paths
-_GARBAGE = 50_000, 20, 100  # objects between two collections, and those between larger ones
 
 
 @dataclass
@@ -129,26 +128,16 @@ def load() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 8), torch.nn.Flatten()).eval()
     with tempfile.TemporaryDirectory() as folder:
         onnx.write_onnx(network, 8, Path(folder) / "one.onnx")
-    _look_for_less_garbage()
+    collect_seldom()
 
 
 def _keep_operators() -> None:
     """Has the exporter make its table of operators here, not once more in each copy."""
-    from torch.onnx._internal.exporter import _registration
+    with suppress(ImportError, AttributeError):  # private: where it is otherwise, copies make it
+        from torch.onnx._internal.exporter import _registration
 
-    registry: Any = _registration.ONNXRegistry
-    registry.from_torchlib = staticmethod(cache(registry.from_torchlib))
-
-
-def _look_for_less_garbage() -> None:
-    """Has copies leave alone what is here, and look for garbage seldom.
-
-    A network's graph is some hundred thousand objects that all are in use, and collecting garbage
-    looks at all of them again and again.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GARBAGE)
+        registry: Any = _registration.ONNXRegistry
+        registry.from_torchlib = staticmethod(cache(registry.from_torchlib))
 
 
 def main(descriptor: str, copies: str = Copies.EXPORTS) -> int:

@@ -70,7 +70,7 @@ class CudaKernels:
         self._border = red << 16 | green << 8 | blue
         self._filter = FILTERS[preprocess.interpolation]
         names = ("compute_weights", "resize_rows", f"resize_columns_{_TYPE_NAME[image_type]}")
-        module = _compile(device.arch)
+        module = _compile(device)
         self._compute_weights, self._rows, self._columns = map(module.get_kernel, names)
         # (x / 255 - mean) / std, with the rounding of zoo.inference.preprocess.normalise
         mean, std = np.asarray(preprocess.mean, np.float32), np.asarray(preprocess.std, np.float32)
@@ -148,13 +148,17 @@ def source() -> str:
 
 
 @cache
-def _compile(arch: str) -> ObjectCode:
+def _compiled(arch: str) -> ObjectCode:
     """Compiles the kernels for an architecture, once in a process: it takes a third of a second."""
     from cuda.core import Program, ProgramOptions
 
+    options = ProgramOptions(std="c++17", arch=f"sm_{arch}", fma=False)
+    return Program(source(), "c++", options).compile("cubin")
+
+
+def _compile(device: Device) -> ObjectCode:
     try:
-        options = ProgramOptions(std="c++17", arch=f"sm_{arch}", fma=False)
-        return Program(source(), "c++", options).compile("cubin")
+        return _compiled(device.arch)
     except Exception as error:  # cuda-core raises exceptions of several packages
         reason = cause_of(error)
         if "nvrtc" in type(error).__name__.lower() and "compil" in reason.lower():
