@@ -28,7 +28,7 @@ from zoo.caft.features import cache_features
 from zoo.caft.feed import DecodeMode
 from zoo.caft.sample import Sample
 from zoo.cli.main import Parser, run_cli
-from zoo.cli.support import add_selection, add_store
+from zoo.cli.support import add_selection, add_store, positive
 from zoo.client.client import default_store
 from zoo.client.host import describe_machine
 from zoo.inference.extractor import Extractor, load
@@ -342,9 +342,9 @@ def main() -> int:
     parser = Parser(prog="python -m benchmarks.feature_pass", description=__doc__)
     parser.add_argument("--model", default="efficientnet_lite0")
     parser.add_argument("--manifests", default="manifests", help="folder of manifests")
-    parser.add_argument("--images", type=int, default=256, help="number of images")
-    parser.add_argument("--batch", type=int, help="batch size")
-    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
+    parser.add_argument("--images", type=positive, default=256, help="number of images")
+    parser.add_argument("--batch", type=positive, help="batch size")
+    parser.add_argument("--rounds", type=positive, default=5, help="number of rounds")
     parser.add_argument("--photos", type=Path, help="folder of JPEG files (default: bundled ones)")
     parser.add_argument(
         "--size", type=int, nargs=2, default=JPEG_SIZE, help="of the bundled photos, in pixels"

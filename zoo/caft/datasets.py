@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.caft.file_read import FileRead
-from zoo.caft.labels import NO_CLASS_HINT, LabelChoice, LabelError, class_of
+from zoo.caft.labels import NO_CLASS_HINT, LabelChoice, LabelError, class_of, named
 from zoo.caft.notes import Notes
 from zoo.caft.sample import Item, Sample, Source
 from zoo.util.causes import cause_of
@@ -361,7 +361,33 @@ class SampleSource:
                     f"{type(sample).__name__}, not samples",
                     hint="pass the data set that it loads, or yield zoo.caft.sample.Sample",
                 )
-            yield sample if self._labels else replace(sample, label=None)
+            yield _checked(sample if self._labels else replace(sample, label=None))
+
+
+def _checked(sample: Sample) -> Sample:
+    """Returns a sample of somebody else's code, with its label as a data set's own has it.
+
+    Raises:
+        DatasetError: Its name is no string, its image can't be read, or its label is no class.
+    """
+    if not isinstance(sample.name, str) or not isinstance(sample.key, str):
+        raise DatasetError(
+            f"a sample's name is of type {type(sample.name).__name__}, and its key of type "
+            f"{type(sample.key).__name__}: both must be strings",
+            hint="convert them with str() where the samples are made",
+        )
+    if not callable(sample.read):
+        raise DatasetError(
+            f"{sample.name}: the sample's read is of type {type(sample.read).__name__}",
+            hint="read is a function without arguments that returns the image",
+        )
+    if sample.label is None:
+        return sample
+    if isinstance(sample.label, str):
+        label = named(sample.label)
+    else:
+        label = class_of(sample.label, None, sample.name)
+    return sample if label == sample.label else replace(sample, label=label)
 
 
 def _of_mapping(item: Mapping[Any, Any]) -> tuple[Any, Any]:

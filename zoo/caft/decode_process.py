@@ -28,12 +28,14 @@ from zoo.caft.augment import Augmentation
 from zoo.caft.memory import give_back
 from zoo.caft.room import LARGE, Room
 from zoo.inference.crop import resized_input
+from zoo.inference.formats import accept_large_photos
 from zoo.inference.preprocess import Exif, decoded_size, fit, open_photo
 from zoo.schema.manifest import Preprocess
 from zoo.util.causes import plain
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import RunError, ZooError
 from zoo.util.faults import CrashError, MachineError, fault_of
+from zoo.util.names import escaped
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -84,12 +86,13 @@ EXACT = Decoding()
 
 
 def reason_of(error: Exception) -> str:
-    """Returns the reason, in one line, why an image could not be decoded."""
-    if isinstance(error, ZooError):
-        return error.message
-    if isinstance(error, OSError) and str(error):
-        return error.strerror or plain(str(error))
-    return f"{type(error).__name__}: {plain(str(error))}"
+    """Returns the reason, in one line, why an image could not be decoded; never an empty one."""
+    said = error.message if isinstance(error, ZooError) else plain(str(error))
+    if isinstance(error, OSError) and error.strerror:
+        said = error.strerror
+    if isinstance(error, (ZooError, OSError)) and said.strip():
+        return escaped(said)
+    return escaped(f"{type(error).__name__}: {said.strip() or 'it says no more'}")
 
 
 class NoProcessError(RunError):
@@ -254,6 +257,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, fd: int, settings: str) -> None
 
 def main(arguments: list[str]) -> int:
     """Maps the shared memory and answers requests on stdin."""
+    accept_large_photos()
     serve(sys.stdin.buffer, sys.stdout.buffer, int(arguments[0]), arguments[1])
     return 0
 

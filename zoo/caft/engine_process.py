@@ -35,6 +35,7 @@ from zoo.caft.runs import FeedRuns, Result, Room
 from zoo.caft.sample import Sample
 from zoo.caft.shared_memory import FilledPieces, Piece
 from zoo.inference.extractor import Extractor
+from zoo.inference.formats import accept_large_photos
 from zoo.inference.gpu import turns
 from zoo.inference.preprocess import Exif
 from zoo.runtime import open_session
@@ -373,6 +374,7 @@ if __name__ == "__main__":
     # The module by its own name: what it pickles must be found in the parent.
     from zoo.caft import engine_process
 
+    accept_large_photos()
     collect_seldom()
     with socket.socket(fileno=int(sys.argv[1])) as connected:
         engine_process.serve(connected)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from zoo.caft.augment import Augmentation
 from zoo.caft.card import Card, Identity, Storage
@@ -41,7 +41,7 @@ from zoo.inference.formats import INSTALL, extra_suffixes
 from zoo.inference.preprocess import Exif
 from zoo.util.bars import is_watched
 from zoo.util.errors import DatasetError, UsageError, ZooError
-from zoo.util.names import counted
+from zoo.util.names import counted, enumerated, escaped
 from zoo.util.shown import Shown
 
 Bad = Callable[[str, str], None]
@@ -176,7 +176,10 @@ def cache_features(
         CacheError: The cache holds features of another engine or data set, or another process is
             writing it.
         RunError: The engine failed.
+        UsageError: An argument is not one of its values.
     """
+    _check_choices(storage=storage, decode=decode, exif=exif)
+    _check_numbers(batch=batch, workers=workers)
     source = open_source(data, image=image, label=label, split=split)
     augmentation = Augmentation(count=augment, seed=seed)
     name = _name(data, split)
@@ -248,6 +251,21 @@ def cache_features(
     state.unlabelled = writer.unlabelled
     state.notes = notes_of(source)
     return card, state
+
+
+_CHOICES = {"storage": get_args(Storage), "decode": get_args(DecodeMode), "exif": get_args(Exif)}
+
+
+def _check_choices(**given: str) -> None:
+    for name, value in given.items():
+        if value not in _CHOICES[name]:
+            raise UsageError(f"{name}={value!r}: it is {enumerated(_CHOICES[name], 'or')}")
+
+
+def _check_numbers(**given: int | None) -> None:
+    for name, value in given.items():
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UsageError(f"{name}={value!r}: it is a whole number, at least 1")
 
 
 @contextmanager
@@ -365,14 +383,14 @@ def _count(outcomes: Sequence[Decoded], state: Pass, on_bad: Bad) -> None:
 def _name(data: str | Path | Any, split: str | None) -> str:
     """Returns a data set's name in the card: its absolute path, or a description of an object."""
     if not isinstance(data, (str, Path)):
-        return described(data)
+        return escaped(described(data))
     text = str(data)
     if not text.startswith("hf:"):
         path = Path(text).resolve()
-        return str(path) if split is None else str(path / split)
+        return escaped(str(path) if split is None else str(path / split))
     name, _, named = text.removeprefix("hf:").partition(":")
     parts = [str(Path(name).resolve()) if Path(name).is_dir() else name, named or split or ""]
-    return "hf:" + ":".join(part for part in parts if part)
+    return escaped("hf:" + ":".join(part for part in parts if part))
 
 
 def _recogniser(writer: CacheWriter, stamps: Stamps, workers: int | None) -> Recogniser:

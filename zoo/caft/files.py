@@ -211,8 +211,8 @@ def line_of(sample: Sample, label: str | None, sha256: str, error: str | None = 
     text = f'{{"key": "{key_of(sample)}", "name": {quoted(in_utf8(sample.name))}'
     if label is not None:
         text += f', "label": {quoted(label)}'
-    text += f', "error": {quoted(error)}}}\n' if error else f', "sha256": "{sha256}"}}\n'
-    return text.encode("utf-8", "replace")
+    result = f'"sha256": "{sha256}"' if error is None else f'"error": {quoted(error)}'
+    return f"{text}, {result}}}\n".encode("utf-8", "replace")
 
 
 def encode(line: LogLine | DraftLine) -> bytes:

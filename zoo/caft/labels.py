@@ -10,6 +10,7 @@ import numpy as np
 
 from zoo.util.errors import DatasetError
 from zoo.util.loading import parse_json
+from zoo.util.names import escaped
 
 LabelChoice = str | Literal[False] | None
 """The column or field of the label: None for the usual one, False to read no labels at all."""
@@ -67,12 +68,12 @@ def class_of(label: Any, names: Any = None, of: str = "") -> str | None:
         return str(number)
     if not 0 <= number < len(names):
         raise LabelError(f"{_sample(of)}the label {number} is not one of the {len(names)} classes")
-    return str(names[number])
+    return escaped(str(names[number]))
 
 
 def named(label: str) -> str | None:
     """Returns the class of a name that stands for one, such as a folder's; None if it is none."""
-    label = label.strip()
+    label = escaped(label.strip())
     return None if label in ("", "-1") else label
 
 

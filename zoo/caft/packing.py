@@ -24,6 +24,7 @@ from zoo.inference.preprocess import Exif, as_photo
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import DatasetError, RunError
 from zoo.util.faults import MachineError, check_fault, persistently
+from zoo.util.names import escaped
 
 
 @dataclass(kw_only=True)
@@ -60,7 +61,8 @@ def pack(sample: Sample, exif: Exif) -> Packed:
             size = read.size if read.size is not None else os.stat(read.path).st_size
         except (OSError, ValueError):
             return Packed(sample=sample, send=True)  # reading it gives the reason
-        return Packed(sample=sample, size=size)
+        unsayable = escaped(read.file) != read.file  # messages are UTF-8, and this path is not
+        return Packed(sample=sample, size=size, send=unsayable)
     try:
         image = persistently(read, sample.name)
         if isinstance(image, Item):
@@ -86,7 +88,7 @@ def entry_of(packed: Packed, *, send: bool) -> tuple[InFile | Sent, bytes]:
     """
     if packed.sent is not None:
         return packed.sent, packed.data
-    read, name = packed.sample.read, packed.sample.name
+    read, name = packed.sample.read, escaped(packed.sample.name)
     assert isinstance(read, FileRead)
     try:
         if not (send or packed.send):
@@ -110,6 +112,7 @@ def entry_of(packed: Packed, *, send: bool) -> tuple[InFile | Sent, bytes]:
 
 
 def _encoded(name: str, image: Any, exif: Exif) -> tuple[Sent, bytes, str]:
+    name = escaped(name)
     if isinstance(image, bytes):
         sent = Sent(kind="bytes", name=name, length=len(image))
         return sent, image, sha256_bytes(image)
@@ -129,8 +132,8 @@ def _encoded(name: str, image: Any, exif: Exif) -> tuple[Sent, bytes, str]:
 
 
 def _failed(name: str, error: Exception) -> tuple[Sent, bytes]:
-    data = reason_of(error).encode(errors="replace")
-    return Sent(kind="error", name=name, length=len(data)), data
+    data = reason_of(error).encode()
+    return Sent(kind="error", name=escaped(name), length=len(data)), data
 
 
 def sample_of(entry: InFile | Sent, data: memoryview) -> Sample:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from zoo.inference.formats import accept_large_photos
 from zoo.util.errors import UsageError, ZooError
 from zoo.util.faults import MachineError, fault_of
 from zoo.util.interrupts import INTERRUPTED, is_interrupt
@@ -42,6 +43,7 @@ def run_cli(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may not be valid Unicode
             stream.reconfigure(errors="backslashreplace")
+    accept_large_photos()
     options = argparse.Namespace()
     try:
         with harmless_output():

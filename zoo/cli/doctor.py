@@ -118,18 +118,21 @@ def decoding(installed: Callable[[str], str | None], has_gpu: bool) -> Iterator[
         installed: Returns the version of a package, None if it is not installed.
         has_gpu: Whether there is a GPU to do it.
     """
+    if not has_gpu:
+        yield Finding(check="decoding", state="ok", found="by Pillow: there is no NVIDIA GPU")
+        return
     versions = {package: installed(package) for package in GPU_PACKAGES}
     missing = [package for package, version in versions.items() if version is None]
     if not missing:
         text = ", ".join(f"{package} {version}" for package, version in versions.items())
         yield Finding(check="decoding", state="ok", found=text)
-    elif has_gpu:
+    else:
         yield Finding(
             check="decoding",
             state="note",
             found=f"photos are decoded by Pillow: {', '.join(missing)} not installed",
             do="pip install 'caft-zoo[gpu-decode]' decodes JPEG files on the GPU: several times "
-            "as many photos per second, without using CPU cores",
+            "as many photos per second on a few CPU cores",
         )
 
 

@@ -22,6 +22,7 @@ from zoo.inference.preprocess import as_photo, batch_of
 from zoo.runtime.base import DeviceSession
 from zoo.schema.manifest import Preprocess
 from zoo.schema.records import BuildRecord
+from zoo.util.causes import cause_of
 from zoo.util.errors import RunError
 from zoo.util.shown import Shown
 from zoo.util.terminal import harmless
@@ -110,8 +111,9 @@ class Extractor(Shown):
         """
         if self._closed:
             raise RunError("this extractor is closed", hint="open a new one with zoo.load")
+        images = _as_numpy_if_on_host(images)
         if _is_batch(images):
-            return self.session.features(_as_numpy_if_on_host(images))
+            return self.session.features(images)
         results = [self._features_of(part) for part in _parts(images, self._most)]
         return np.concatenate(results) if results else np.empty((0, self.feature_dim), np.float32)
 
@@ -226,9 +228,22 @@ def load(
 
 
 def _as_numpy_if_on_host(images: Any) -> Any:
-    """Returns a batch in host memory as a numpy array without copying, and any other unchanged."""
-    if hasattr(images, "__dlpack_device__") and images.__dlpack_device__()[0] == _DLPACK_CPU:
-        return np.from_dlpack(images)
+    """Returns a tensor in host memory as a numpy array without copying, all else unchanged.
+
+    Raises:
+        RunError: NumPy has no such tensors.
+    """
+    if isinstance(images, np.ndarray) or not hasattr(images, "__dlpack_device__"):
+        return images
+    try:
+        if images.__dlpack_device__()[0] == _DLPACK_CPU:
+            return np.from_dlpack(images)
+    except Exception as error:  # libraries raise errors of many classes
+        raise RunError(
+            f"a {type(images).__name__} of type {getattr(images, 'dtype', 'unknown')} is no array "
+            f"for NumPy: {cause_of(error)}",
+            hint="detach it from its gradient, and convert it to a dense float32 or uint8 tensor",
+        ) from error
     return images
 
 
@@ -240,7 +255,7 @@ def _parts(images: Any, size: int) -> Iterator[Sequence[Photo]]:
     """
     if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4:
         if images.shape[3] != 3 or 0 in images.shape[1:3]:
-            as_photo(images[0])  # says what is wrong with it
+            as_photo(np.empty(images.shape[1:], np.uint8))  # says what is wrong with each
         for start in range(0, len(images), size):
             yield images[start : start + size]  # type: ignore[misc]  # rows are photos
         return
@@ -250,12 +265,22 @@ def _parts(images: Any, size: int) -> Iterator[Sequence[Photo]]:
     if single or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
         images = [images]
     if not isinstance(images, Iterable):
-        raise RunError(
-            f"expected photos or a batch of preprocessed images, got {type(images).__name__}"
-        )
-    photos = iter(images)
+        raise _no_photos(images)
+    try:
+        photos = iter(images)
+    except TypeError as error:  # such as an array without dimensions
+        raise _no_photos(images) from error
     while part := list(islice(photos, size)):
         yield part
+
+
+def _no_photos(images: Any) -> RunError:
+    shape = getattr(images, "shape", None)
+    what = type(images).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
+    return RunError(
+        f"expected photos or a batch of preprocessed images, got {what}",
+        hint="pass a photo, a list of photos, uint8 (N, H, W, 3) or float32 (N, 3, H, W)",
+    )
 
 
 def _is_batch(images: Any) -> bool:

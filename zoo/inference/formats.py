@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -43,3 +44,11 @@ def register() -> bool:
         if hasattr(loaded, "register_heif_opener"):
             loaded.register_heif_opener()
     return bool(extra_suffixes())
+
+
+def accept_large_photos() -> None:
+    """Has Pillow not warn of an attack by photos of 90 to 179 megapixels; it refuses larger ones.
+
+    Memory for such photos is taken in turns (:mod:`zoo.caft.room`).
+    """
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")

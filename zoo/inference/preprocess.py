@@ -243,7 +243,8 @@ def normalise_into(
 
 
 def as_photo(
-    image: Image.Image | npt.NDArray[np.uint8] | Path | str | bytes, exif: Exif = "ignore"
+    image: Image.Image | npt.NDArray[np.uint8] | Path | str | bytes | bytearray | memoryview,
+    exif: Exif = "ignore",
 ) -> Image.Image:
     """Returns a photo as Pillow has it, RGB.
 
@@ -265,7 +266,7 @@ def as_photo(
             raise RunError(f"can't be read as an image: {error}") from error
     if isinstance(image, (str, Path)):
         return open_photo(Path(image), exif)
-    if isinstance(image, bytes):
+    if isinstance(image, (bytes, bytearray, memoryview)):
         return open_photo(io.BytesIO(image), exif)
     pixels = np.asarray(image)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
@@ -294,6 +295,8 @@ def check_shape(shape: tuple[int, ...]) -> None:
 
 
 def _check_aspect(width: int, height: int, name: str = "") -> None:
+    if not min(width, height):
+        raise RunError(f"{name}an image of {width} x {height} pixels has none")
     if max(width, height) > LONGEST * min(width, height):
         raise RunError(
             f"{name}{width} x {height} pixels: aspect ratios above {LONGEST}:1 are not supported"

@@ -1,4 +1,4 @@
-"""Words in messages: suggestions for misspelt names, and counted nouns."""
+"""Words in messages: suggestions for misspelt names, counted nouns, names of files."""
 
 from __future__ import annotations
 
@@ -50,6 +50,11 @@ def listed(names: Sequence[str], most: int = 20) -> str:
     """Returns names as text, the number of the last ones if there are many: ``a, b and 3 more``."""
     rest = len(names) - most
     return ", ".join(names) if rest < 2 else f"{', '.join(names[:most])} and {rest:,} more"
+
+
+def escaped(text: str) -> str:
+    """Returns a text with what UTF-8 can't hold, such as bytes of a file's name, as in Python."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def counted(number: int, noun: str) -> str:

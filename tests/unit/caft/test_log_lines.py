@@ -15,14 +15,14 @@ from zoo.caft.sample import Sample
 TEXT = st.text(st.characters(), max_size=20)  # lone surrogates, control characters, quotes
 
 
-@given(TEXT, st.none() | TEXT, TEXT)
+@given(TEXT, st.none() | TEXT, st.none() | TEXT)
 @example("\udd00", "\ud800", "\udfff")
-def test_a_line_is_that_of_json(name: str, label: str | None, error: str) -> None:
+def test_a_line_is_that_of_json(name: str, label: str | None, error: str | None) -> None:
     sample = Sample(name=name, label=label, read=bytes)
     line: dict[str, Any] = {"key": key_of(sample), "name": name.encode("utf-8", "replace").decode()}
     if label is not None:
         line["label"] = label
-    line.update({"error": error} if error else {"sha256": "ab"})
+    line.update({"sha256": "ab"} if error is None else {"error": error})
     made = line_of(sample, label, "ab", error)
     assert made == encode(line)  # type: ignore[arg-type]
     assert json.loads(made)["key"] == key_of(sample)

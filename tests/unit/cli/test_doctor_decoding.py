@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from zoo.cli.doctor import decoding
 from zoo.inference.gpu.packages import GPU_PACKAGES
 
@@ -21,5 +23,8 @@ def test_a_missing_package_and_what_installs_it() -> None:
     assert "caft-zoo[gpu-decode]" in finding.do
 
 
-def test_without_a_gpu_it_says_nothing() -> None:
-    assert list(decoding(lambda package: None, has_gpu=False)) == []
+@pytest.mark.parametrize("version", [None, "1.0"])
+def test_without_a_gpu_it_names_pillow(version: str | None) -> None:
+    (finding,) = decoding(lambda package: version, has_gpu=False)
+    assert (finding.state, finding.do) == ("ok", "")
+    assert "Pillow" in finding.found

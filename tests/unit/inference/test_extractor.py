@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.caft import PREPROCESS, photo, toy
 
 from zoo.inference.preprocess import batch_of
@@ -56,9 +57,24 @@ def test_one_photo_is_a_batch_of_one(tmp_path: Path) -> None:
         np.asarray(photo(1)),
         grey,
         [grey],
+        [bytearray((tmp_path / "p.png").read_bytes())],
+        [memoryview((tmp_path / "p.png").read_bytes())],
     ):
         assert extractor(one).shape == (1, 8)
-    assert extractor([]).shape == (0, 8)
+    for none in ([], np.zeros((0, 40, 40, 3), np.uint8), np.zeros((0, 40, 40, 4), np.uint8)):
+        assert extractor(none).shape == (0, 8)
+
+
+class Tensor:
+    """A library's tensor that can't be exported, such as one with a gradient."""
+
+    dtype = "bfloat16"
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        raise BufferError("it has a gradient")
 
 
 BAD: list[tuple[Any, str]] = [
@@ -68,6 +84,12 @@ BAD: list[tuple[Any, str]] = [
     ([np.zeros((4, 4, 5), np.uint8)], r"uint8.*\(4, 4, 5\)"),
     ([np.zeros((0, 4, 3), np.uint8)], r"\(0, 4, 3\)"),
     ([None], r"object.*\(\)"),
+    (np.zeros((0, 0, 5, 3), np.uint8), r"\(0, 5, 3\)"),
+    (np.float32(1), "expected photos"),
+    (np.zeros((), np.uint8), r"expected photos.*\(\)"),
+    (np.zeros((2, 3, 32, 32), ">f4"), "images are >f4"),
+    ([Image.new("RGB", (0, 0))], "0 x 0 pixels"),
+    (Tensor(), "bfloat16.*it has a gradient"),
 ]
 
 
