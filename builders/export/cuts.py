@@ -94,11 +94,15 @@ def remembering(model: nn.Module) -> Iterator[None]:
             known.append((images, features.clone()))
         return features
 
+    own = vars(model).get("forward_features")
     network.forward_features = forward_features
     try:
         yield
     finally:
-        del network.forward_features
+        if own is None:
+            del network.forward_features
+        else:
+            network.forward_features = own
 
 
 def check_finite(manifest: Manifest, model: nn.Module, images: torch.Tensor) -> None:
