@@ -221,7 +221,10 @@ def encode(line: LogLine | DraftLine) -> bytes:
 
 
 def in_utf8(name: str) -> str:
-    """Returns a file's name with bytes that are not valid UTF-8 replaced."""
+    """Returns a file's name with bytes that are not valid UTF-8 replaced, as caches have them.
+
+    What must stay distinct is :func:`zoo.util.names.escaped` instead.
+    """
     return name if name.isascii() else name.encode("utf-8", "replace").decode()
 
 

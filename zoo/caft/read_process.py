@@ -38,8 +38,10 @@ def decodable(data: bytes | memoryview, exif: Exif) -> JpegSize | None:
         exif: Whether its EXIF orientation is applied; a file that is turned is not for the GPU.
     """
     headers = plain_headers(data)
-    if headers is None or exif == "ignore" or _EXIF not in bytes(data[: headers.end]):
-        return headers and headers.size
+    if headers is None:
+        return None
+    if exif == "ignore" or _EXIF not in bytes(data[: headers.end]):
+        return headers.size
     from PIL import Image
 
     from zoo.inference.preprocess import orientation_of
