@@ -24,9 +24,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.torch_loop import Network, Stored, TorchLoop
+from zoo.caft.augment import Augmentation
 from zoo.caft.features import cache_features
-from zoo.caft.feed import DecodeMode
+from zoo.caft.feed import DecodeMode, open_feed
 from zoo.caft.sample import Sample
+from zoo.caft.sources import FolderSource
 from zoo.cli.main import Parser, run_cli
 from zoo.cli.support import add_selection, add_store, positive
 from zoo.client.client import default_store
@@ -127,6 +129,8 @@ def ways_of(
         named["the engine alone, one batch ahead"] = engine.run_ahead
     if on_gpu:
         named["the GPU's JPEG decoder alone"] = _decoder_alone(extractor, files, batch)
+    else:
+        named["decoding alone, JPEG files"] = _decoding_alone(extractor, photos, batch)
     named["feature pass, images ready"] = pass_over(_Samples(list(ready) * repeats))
     named["feature pass, JPEG files"] = pass_over(photos)
     if on_gpu:
@@ -182,6 +186,22 @@ def _decoder_alone(extractor: Extractor, files: list[Path], batch: int) -> Calla
                 decoder.decode(jpegs[start : start + batch], stream)
             stream.sync()
         stream.close()
+
+    return run
+
+
+def _decoding_alone(extractor: Extractor, photos: Path, batch: int) -> Callable[[], None]:
+    """Returns a function that prepares the batches of a pass and does nothing with them."""
+
+    def run() -> None:
+        with (
+            open_feed(
+                extractor, Augmentation(), samples=batch, workers=None, decode="auto"
+            ) as feed,
+            closing(feed.batches(FolderSource(photos))) as batches,
+        ):
+            for _ in batches:
+                pass
 
     return run
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
-from zoo.runtime.base import Features, Images, check_images, check_size, in_pieces
+from zoo.runtime.base import Features, Images, Pipeline, check_images, check_size, in_pieces
 from zoo.schema.keys import BuildInputs
 from zoo.schema.precisions import Precision
 from zoo.util.causes import cause_of
@@ -57,6 +58,8 @@ class OnnxRuntimeSession:
         self, engine: Path, max_batch: int, threads: int | None = None, *, layouts: bool = False
     ) -> None:
         options = session_options(threads)
+        self._engine, self._layouts = engine, layouts
+        self._threads: int = options.intra_op_num_threads
         import onnxruntime
 
         # The build fused what is valid on every CPU.
@@ -93,6 +96,15 @@ class OnnxRuntimeSession:
         if self._session is None:
             raise RunError("the session is closed")
         return in_pieces(self._run, images, self._max_batch)
+
+    def pipeline(self, *, patient: bool = False) -> AbstractContextManager[Pipeline]:
+        """See :class:`zoo.runtime.base.Pipelined`; it loads the engine again, on fewer threads."""
+        from zoo.runtime.onnxruntime_pipeline import PiecewisePipeline
+
+        return closing(PiecewisePipeline(self, self._with_threads, self._threads))
+
+    def _with_threads(self, threads: int) -> OnnxRuntimeSession:
+        return OnnxRuntimeSession(self._engine, self._max_batch, threads, layouts=self._layouts)
 
     def _run(self, images: Images) -> Features:
         try:
