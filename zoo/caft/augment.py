@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from zoo.inference.crop import Crop
 
+MOST_VIEWS = 1000
+"""Random views of an image besides the plain one."""
+
 
 class Augmentation(BaseModel):
     """The views of each image in a cache.
@@ -29,7 +32,7 @@ class Augmentation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    count: Annotated[int, Field(ge=0, le=1000)] = 0
+    count: Annotated[int, Field(ge=0, le=MOST_VIEWS)] = 0
     seed: int = 0
     recipe: Literal["crop-flip-1"] = "crop-flip-1"
 

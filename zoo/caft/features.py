@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-from zoo.caft.augment import Augmentation
+from zoo.caft.arguments import check_choice, check_kind, whole
+from zoo.caft.augment import MOST_VIEWS, Augmentation
 from zoo.caft.card import Card, Identity, Storage
 from zoo.caft.cluster_runs import ClusterRuns, check_chosen, setup_of
 from zoo.caft.datasets import described
@@ -41,7 +42,7 @@ from zoo.inference.formats import INSTALL, extra_suffixes
 from zoo.inference.preprocess import Exif
 from zoo.util.bars import is_watched
 from zoo.util.errors import DatasetError, UsageError, ZooError
-from zoo.util.names import counted, enumerated, escaped
+from zoo.util.names import counted, escaped
 from zoo.util.shown import Shown
 
 Bad = Callable[[str, str], None]
@@ -178,10 +179,18 @@ def cache_features(
         RunError: The engine failed.
         UsageError: An argument is not one of its values.
     """
-    _check_choices(storage=storage, decode=decode, exif=exif)
-    _check_numbers(batch=batch, workers=workers)
+    check_kind("extractor", extractor, Extractor, "zoo.load")
+    check_choice("storage", storage, get_args(Storage))
+    check_choice("decode", decode, get_args(DecodeMode))
+    check_choice("exif", exif, get_args(Exif))
+    batch = batch if batch is None else whole("batch", batch, least=1)
+    workers = workers if workers is None else whole("workers", workers, least=1)
+    if cluster is not None:
+        check_kind("cluster", cluster, Workforce, "zoo.caft.workers.Workforce")
     source = open_source(data, image=image, label=label, split=split)
-    augmentation = Augmentation(count=augment, seed=seed)
+    augmentation = Augmentation(
+        count=whole("augment", augment, least=0, most=MOST_VIEWS), seed=whole("seed", seed)
+    )
     name = _name(data, split)
     rows = min(batch or extractor.batch, extractor.record.inputs.batch.max)
     samples = max(1, rows // augmentation.views)
@@ -251,21 +260,6 @@ def cache_features(
     state.unlabelled = writer.unlabelled
     state.notes = notes_of(source)
     return card, state
-
-
-_CHOICES = {"storage": get_args(Storage), "decode": get_args(DecodeMode), "exif": get_args(Exif)}
-
-
-def _check_choices(**given: str) -> None:
-    for name, value in given.items():
-        if value not in _CHOICES[name]:
-            raise UsageError(f"{name}={value!r}: it is {enumerated(_CHOICES[name], 'or')}")
-
-
-def _check_numbers(**given: int | None) -> None:
-    for name, value in given.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise UsageError(f"{name}={value!r}: it is a whole number, at least 1")
 
 
 @contextmanager

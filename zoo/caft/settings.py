@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from zoo.caft.arguments import check_choice, check_number, whole
 from zoo.caft.head import HeadKind
 from zoo.caft.report import Epoch
-from zoo.util.errors import UsageError
 
 Solver = Literal["adamw", "lbfgs", "sklearn"]
 
@@ -53,14 +52,16 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, good, allowed in (
-            ("learning_rate", 0 < self.learning_rate < math.inf, "a positive number"),
-            ("weight_decay", 0 <= self.weight_decay < math.inf, "a number of at least 0"),
-            ("dropout", 0 <= self.dropout < 1, "at least 0 and below 1"),
-            ("seed", 0 <= self.seed < _SEEDS, f"an integer from 0 to {_SEEDS - 1}"),
-        ):
-            if not good:
-                raise UsageError(f"{name} {getattr(self, name)} is not {allowed}")
+        check_choice("kind", self.kind, get_args(HeadKind))
+        check_choice("solver", self.solver, get_args(Solver))
+        for name in ("epochs", "patience", "batch", "hidden"):
+            whole(name, getattr(self, name), least=1)
+        whole("seed", self.seed, least=0, most=_SEEDS - 1)
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_number("weight_decay", self.weight_decay, least=0)
+        check_number("dropout", self.dropout, least=0, below=1)
+        check_number("val", self.val)
+        check_number("test", self.test)
 
 
 @dataclass(kw_only=True)

@@ -94,7 +94,7 @@ def test_settings_out_of_range_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as raised:
         Settings(**wrong)
     assert raised.value.exit_code == 2
-    assert f"{name} {value} " in str(raised.value)
+    assert f"{name}={value}: " in str(raised.value)
     assert_golden(f"caft/setting_{name}_{value}", raised.value)
 
 
