@@ -50,6 +50,8 @@ def standardise(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Returns the mean and 1 / standard deviation of samples' features, computed in chunks.
 
+    Variances are shrunk towards the mean of all of them, which counts as much as one image.
+
     Raises:
         HeadError: Some features are not finite numbers.
     """
@@ -62,8 +64,13 @@ def standardise(
         total += part.sum(axis=0)
         squares += np.square(part).sum(axis=0)
     mean = total / len(rows)
-    deviation = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
+    variance = np.maximum(squares / len(rows) - mean**2, 0)
+    deviation = np.sqrt(variance)
     dead = deviation <= 1e-6 * max(1.0, float(deviation.max()))
+    # A feature that happens to be nearly constant in a few images would count for thousands in all
+    # others. With many images this changes nothing.
+    count = len(samples)
+    deviation = np.sqrt((count * variance + variance.mean()) / (count + 1))
     return mean.astype(np.float32), np.where(dead, 0, 1 / np.where(dead, 1, deviation)).astype(
         np.float32
     )
