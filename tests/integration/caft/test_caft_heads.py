@@ -149,7 +149,7 @@ def test_an_image_is_on_one_side_only(
     assert len(split.train)
 
 
-def test_standardising_is_numpys_with_one_more_image_that_varies_as_all_features_do(
+def test_scales_are_of_numpys_variances_shrunk_by_one_image(
     cache: FeatureCache,
 ) -> None:
     samples = np.array([1, 5, 9, 30])
