@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from numbers import Real
 from typing import Any
 
 from zoo.util.errors import UsageError
 from zoo.util.names import enumerated
+
+_SHOWN = 60  # characters of a value in a message
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
@@ -18,7 +22,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     Raises:
         UsageError: It is not.
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise UsageError(f"{name}={value!r}: it is {enumerated(choices, 'or')}")
 
 
@@ -37,7 +41,7 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
     except TypeError:
         pass
     limits = f", {' and '.join(ends)}" if ends else ""
-    raise UsageError(f"{name}={value!r}: it is a whole number{limits}")
+    raise UsageError(f"{name}={_short(value)}: it is a whole number{limits}")
 
 
 def check_number(
@@ -53,11 +57,12 @@ def check_number(
     Raises:
         UsageError: It is not.
     """
-    if isinstance(value, Real) and least <= float(value) < below and float(value) > above:
-        return
+    with suppress(OverflowError):  # of an integer of hundreds of digits
+        if isinstance(value, Real) and least <= float(value) < below and float(value) > above:
+            return
     ends = {"of at least": least, "above": above, "below": below}
     limits = " and ".join(f"{word} {end}" for word, end in ends.items() if math.isfinite(end))
-    raise UsageError(f"{name}={value!r}: it is a number{limits and ' ' + limits}")
+    raise UsageError(f"{name}={_short(value)}: it is a number{limits and ' ' + limits}")
 
 
 def check_kind(name: str, value: Any, kind: type, source: str) -> None:
@@ -74,3 +79,32 @@ def check_kind(name: str, value: Any, kind: type, source: str) -> None:
     """
     if not isinstance(value, kind):
         raise UsageError(f"{name}={value!r}: it is what {source} returns")
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Checks that an argument can be called.
+
+    Raises:
+        UsageError: It can't.
+    """
+    if not callable(value):
+        raise UsageError(f"{name}={_short(value)}: it is a function")
+
+
+def check_path(name: str, value: Any) -> None:
+    """Checks that an argument names a file or a folder.
+
+    Raises:
+        UsageError: It does not.
+    """
+    if not isinstance(value, (str, os.PathLike)) or "\0" in str(value) or not str(value):
+        raise UsageError(f"{name}={_short(value)}: it is a path")
+
+
+def _short(value: Any) -> str:
+    """Returns a value as Python writes it, in part if that is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # of an integer of thousands of digits
+        text = "an integer of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -20,6 +20,10 @@ MOST_VIEWS = 1000
 """Random views of an image besides the plain one."""
 
 
+MOST_SEED = (1 << 63) - 1
+"""Largest seed; JSON of a card may be read by programs whose integers have 64 bits."""
+
+
 class Augmentation(BaseModel):
     """The views of each image in a cache.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from zoo.caft.arguments import whole
 from zoo.caft.arrange import READY
 from zoo.caft.card import Card, Identity, read_card
 from zoo.caft.files import (
@@ -26,7 +27,7 @@ from zoo.caft.files import (
     whole_lines,
 )
 from zoo.util.digest import sha256_file
-from zoo.util.errors import CacheError, UsageError
+from zoo.util.errors import CacheError
 from zoo.util.names import counted
 from zoo.util.shown import Shown
 
@@ -210,10 +211,11 @@ class FeatureCache(Shown):
             Pairs of ``(rows, feature_dim)`` float32 and the rows' labels, ``(rows,)`` int64.
 
         Raises:
-            UsageError: The size is below 1.
+            UsageError: The size is no whole number above 0, or the seed none above -1.
         """
-        if size < 1:
-            raise UsageError(f"batches of {size} rows: there must be 1 or more")
+        size = whole("size", size, least=1)
+        if seed is not None:
+            seed = whole("seed", seed, least=0)
         order = np.arange(len(self))
         if seed is not None:
             np.random.default_rng(seed).shuffle(order)

@@ -43,6 +43,7 @@ class ClusterRuns:
     """
 
     def __init__(self, workforce: Workforce, setup: Setup, *, width: int, waiting: Waiting) -> None:
+        workforce.begin_pass()
         self._workforce, self._setup = workforce, setup
         self._width = width
         self._waiting = waiting

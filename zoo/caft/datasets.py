@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.caft.file_read import FileRead
-from zoo.caft.labels import NO_CLASS_HINT, LabelChoice, LabelError, class_of, named
+from zoo.caft.labels import NO_CLASS_HINT, LabelChoice, LabelError, class_of, own_class
 from zoo.caft.notes import Notes
 from zoo.caft.sample import Item, Sample, Source
 from zoo.util.causes import cause_of
@@ -381,12 +381,7 @@ def _checked(sample: Sample) -> Sample:
             f"{sample.name}: the sample's read is of type {type(sample.read).__name__}",
             hint="read is a function without arguments that returns the image",
         )
-    if sample.label is None:
-        return sample
-    if isinstance(sample.label, str):
-        label = named(sample.label)
-    else:
-        label = class_of(sample.label, None, sample.name)
+    label = own_class(sample.label, sample.name)
     return sample if label == sample.label else replace(sample, label=label)
 
 

@@ -39,7 +39,7 @@ from zoo.caft.decode_process import (
     reason_of,
     views_of,
 )
-from zoo.caft.labels import LabelError
+from zoo.caft.labels import LabelError, own_class
 from zoo.caft.room import Room
 from zoo.caft.sample import Item, Sample
 from zoo.inference.preprocess import as_photo, decoded_size, normalise_into, open_photo
@@ -259,7 +259,7 @@ class Decoder(Generic[Images]):
             nonlocal label
             image = sample.read()
             if isinstance(image, Item):
-                image, label = image.image, image.label
+                image, label = image.image, own_class(image.label, sample.name)
             return self._kind.write(image, buffer, place)
 
         try:

@@ -87,12 +87,20 @@ EXACT = Decoding()
 
 def reason_of(error: Exception) -> str:
     """Returns the reason, in one line, why an image could not be decoded; never an empty one."""
-    said = error.message if isinstance(error, ZooError) else plain(str(error))
+    said = error.message if isinstance(error, ZooError) else _text_of(error)
     if isinstance(error, OSError) and error.strerror:
-        said = error.strerror
+        said = str(error.strerror)
     if isinstance(error, (ZooError, OSError)) and said.strip():
         return escaped(said)
     return escaped(f"{type(error).__name__}: {said.strip() or 'it says no more'}")
+
+
+def _text_of(error: Exception) -> str:
+    """Returns what an error says, nothing if its class can't tell."""
+    try:
+        return plain(str(error))
+    except Exception:  # somebody's own class
+        return ""
 
 
 class NoProcessError(RunError):

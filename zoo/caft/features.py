@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-from zoo.caft.arguments import check_choice, check_kind, whole
-from zoo.caft.augment import MOST_VIEWS, Augmentation
+from zoo.caft.arguments import check_callable, check_choice, check_kind, check_path, whole
+from zoo.caft.augment import MOST_SEED, MOST_VIEWS, Augmentation
 from zoo.caft.card import Card, Identity, Storage
 from zoo.caft.cluster_runs import ClusterRuns, check_chosen, setup_of
 from zoo.caft.datasets import described
@@ -185,11 +185,16 @@ def cache_features(
     check_choice("exif", exif, get_args(Exif))
     batch = batch if batch is None else whole("batch", batch, least=1)
     workers = workers if workers is None else whole("workers", workers, least=1)
+    check_callable("on_bad", on_bad)
+    if on_progress is not None:
+        check_callable("on_progress", on_progress)
+    check_path("folder", folder)
     if cluster is not None:
         check_kind("cluster", cluster, Workforce, "zoo.caft.workers.Workforce")
     source = open_source(data, image=image, label=label, split=split)
     augmentation = Augmentation(
-        count=whole("augment", augment, least=0, most=MOST_VIEWS), seed=whole("seed", seed)
+        count=whole("augment", augment, least=0, most=MOST_VIEWS),
+        seed=whole("seed", seed, least=-MOST_SEED, most=MOST_SEED),
     )
     name = _name(data, split)
     rows = min(batch or extractor.batch, extractor.record.inputs.batch.max)

@@ -71,6 +71,19 @@ def class_of(label: Any, names: Any = None, of: str = "") -> str | None:
     return escaped(str(names[number]))
 
 
+def own_class(label: Any, of: str) -> str | None:
+    """Returns the class of a label as somebody's own code gives it; a text is a name.
+
+    Args:
+        label: A name, a number, or None.
+        of: Name of the sample, for messages.
+
+    Raises:
+        LabelError: It names no class.
+    """
+    return named(label) if isinstance(label, str) else class_of(label, None, of)
+
+
 def named(label: str) -> str | None:
     """Returns the class of a name that stands for one, such as a folder's; None if it is none."""
     label = escaped(label.strip())

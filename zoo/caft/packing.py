@@ -18,6 +18,7 @@ from zoo.caft.decode import Prepared
 from zoo.caft.decode_process import reason_of
 from zoo.caft.engine_process import Loaded
 from zoo.caft.file_read import FileRead, identity_of
+from zoo.caft.labels import own_class
 from zoo.caft.sample import Item, Sample
 from zoo.caft.wire import InFile, Sent
 from zoo.inference.preprocess import Exif, as_photo
@@ -66,7 +67,8 @@ def pack(sample: Sample, exif: Exif) -> Packed:
     try:
         image = persistently(read, sample.name)
         if isinstance(image, Item):
-            sample, image = replace(sample, label=image.label), image.image
+            label = own_class(image.label, sample.name)
+            sample, image = replace(sample, label=label), image.image
         sent, data, digest = persistently(partial(_encoded, sample.name, image, exif), sample.name)
     except (DatasetError, MachineError):
         raise

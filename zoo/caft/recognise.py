@@ -21,7 +21,7 @@ from zoo.caft.content import digest_of
 from zoo.caft.file_read import FileRead
 from zoo.caft.files import HASHES, LOG, Log, LogLine, in_utf8, key_of, whole_lines
 from zoo.caft.growing import mapped
-from zoo.caft.labels import LabelError
+from zoo.caft.labels import LabelError, own_class
 from zoo.caft.lookup import Keys, Rows
 from zoo.caft.sample import Item, Sample, Source
 from zoo.caft.stamps import Stamps
@@ -188,7 +188,7 @@ class Recogniser:
             loaded = read()
             image, label = loaded, sample.label
             if isinstance(loaded, Item):
-                image, label = loaded.image, loaded.label
+                image, label = loaded.image, own_class(loaded.label, sample.name)
             digest = digest_of(image)
         except LabelError:
             raise

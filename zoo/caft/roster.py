@@ -33,6 +33,7 @@ class Roster:
         self._say = say
         self._known: dict[str, Worker | None] = {}
         """Workers by address; None for those that are left out."""
+        self._until_next: set[str] = set()
         self._inputs: BuildInputs | None = None
         self._kind: tuple[Any, ...] | None = None
 
@@ -101,6 +102,16 @@ class Roster:
         """Gives a worker no more parts, and says why."""
         self._known[address] = None
         self._say(f"left out {name}: {reason}")
+
+    def leave_out_of_this_pass(self, address: str, name: str, reason: str) -> None:
+        """Gives a worker no more parts of this pass, and says why."""
+        self.leave_out(address, name, reason)
+        self._until_next.add(address)
+
+    def begin_pass(self) -> None:
+        """Forgets the workers that were left out of the pass before; they are asked again."""
+        self._known = {a: worker for a, worker in self._known.items() if a not in self._until_next}
+        self._until_next.clear()
 
     def remove(self, worker: Worker) -> None:
         """Forgets a worker that has died."""

@@ -55,8 +55,9 @@ class Settings:
         check_choice("kind", self.kind, get_args(HeadKind))
         check_choice("solver", self.solver, get_args(Solver))
         for name in ("epochs", "patience", "batch", "hidden"):
-            whole(name, getattr(self, name), least=1)
-        whole("seed", self.seed, least=0, most=_SEEDS - 1)
+            number = whole(name, getattr(self, name), least=1)
+            object.__setattr__(self, name, number)  # NumPy's overflow, and are no JSON
+        object.__setattr__(self, "seed", whole("seed", self.seed, least=0, most=_SEEDS - 1))
         check_number("learning_rate", self.learning_rate, above=0)
         check_number("weight_decay", self.weight_decay, least=0)
         check_number("dropout", self.dropout, least=0, below=1)

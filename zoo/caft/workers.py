@@ -180,8 +180,12 @@ class Workforce:
         )
 
     def leave_out(self, address: str, name: str, reason: str) -> None:
-        """Gives a worker no more parts, and says why."""
-        self._roster.leave_out(address, name, reason)
+        """Gives a worker no more parts of this pass, and says why."""
+        self._roster.leave_out_of_this_pass(address, name, reason)
+
+    def begin_pass(self) -> None:
+        """Asks the workers again that were left out of the pass before."""
+        self._roster.begin_pass()
 
     def remove(self, worker: Worker) -> None:
         """Forgets a worker that has died."""

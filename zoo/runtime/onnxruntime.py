@@ -58,7 +58,7 @@ class OnnxRuntimeSession:
         self, engine: Path, max_batch: int, threads: int | None = None, *, layouts: bool = False
     ) -> None:
         options = session_options(threads)
-        self._engine, self._layouts = engine, layouts
+        self._engine, self._layouts, self._identity = engine, layouts, _identity(engine)
         self._threads: int = options.intra_op_num_threads
         import onnxruntime
 
@@ -93,18 +93,29 @@ class OnnxRuntimeSession:
     def features(self, images: Images) -> Features:
         """Computes features, ``(N, feature_dim)`` float32, of ``(N, 3, H, W)`` float32 images."""
         check_images(images, self._shape)
-        if self._session is None:
-            raise RunError("the session is closed")
+        self._check_open()
         return in_pieces(self._run, images, self._max_batch)
 
     def pipeline(self, *, patient: bool = False) -> AbstractContextManager[Pipeline]:
         """See :class:`zoo.runtime.base.Pipelined`; it loads the engine again, on fewer threads."""
         from zoo.runtime.onnxruntime_pipeline import PiecewisePipeline
 
+        self._check_open()
         return closing(PiecewisePipeline(self, self._with_threads, self._threads))
 
     def _with_threads(self, threads: int) -> OnnxRuntimeSession:
+        """Loads the engine again, from the file that was loaded first.
+
+        Raises:
+            RunError: The file is gone or has changed, so that it may be another engine.
+        """
+        if _identity(self._engine) != self._identity:
+            raise RunError(f"{self._name} has changed since it was loaded")
         return OnnxRuntimeSession(self._engine, self._max_batch, threads, layouts=self._layouts)
+
+    def _check_open(self) -> None:
+        if self._session is None:
+            raise RunError("the session is closed")
 
     def _run(self, images: Images) -> Features:
         try:
@@ -126,6 +137,17 @@ class OnnxRuntimeSession:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _identity(file: Path) -> tuple[int, ...] | None:
+    """Returns what tells that a file has not changed; None if it is gone."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return (
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
+    )  # fmt: skip
 
 
 def open_session(

@@ -1,8 +1,9 @@
 """Runs the batches of a pass on the CPU: a piece on each core, each on one thread.
 
 Threads that share a batch wait for one another after each layer, and for whoever decodes photos on
-the cores meanwhile. Pieces on threads of their own wait for nobody; features are the same to the
-bit, as the rows of a batch are independent and no sum is divided among threads.
+the cores meanwhile. Pieces on threads of their own wait for nobody. On two cores, features of all
+networks that were compared are those of the whole batch to the bit; on more, ONNX Runtime divides
+the sums of a few (LeViT, EfficientFormer) otherwise, which changes the last bits.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class PiecewisePipeline:
         if pieces > 1:
             try:
                 self._session = self._ended.enter_context(self._opened(self._cores // pieces))
-            except RunError:  # its file is gone, or memory too small for two: slower, the same rows
+            except RunError:  # its file has changed, or memory is too small for two: only slower
                 pieces = 1
         self._pool = ThreadPoolExecutor(pieces, "engine")
         self._ended.callback(self._pool.shutdown, cancel_futures=True)

@@ -15,7 +15,7 @@ from zoo.caft import FeatureCache, cache_features
 from zoo.caft.card import read_card
 from zoo.caft.labels import LabelError
 from zoo.caft.packing import entry_of, pack
-from zoo.caft.sample import Sample
+from zoo.caft.sample import Item, Sample
 from zoo.caft.sources import open_source
 from zoo.caft.wire import InFile, Sent, message
 from zoo.util.errors import CacheError, DatasetError, RunError, UsageError
@@ -127,3 +127,43 @@ def test_messages_to_a_cluster_hold_any_name(tmp_path: Path) -> None:
         assert entry.model_validate_json(entry.model_dump_json()) == entry
     assert any("\\udce9" in entry.name for entry in entries)
     assert message(entries[0], [])
+
+
+class Untold(ValueError):
+    """An error of somebody's own that can't say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def test_an_image_whose_error_has_no_text_is_left_out(tmp_path: Path) -> None:
+    reasons: list[str] = []
+    _, state = cache_features(
+        [sample(0), sample(1, read=failing(Untold()))], toy(), tmp_path / "cache",
+        on_bad=lambda name, reason: reasons.append(reason),
+    )  # fmt: skip
+    assert (state.bad, reasons) == (1, ["Untold: it says no more"])
+
+
+@pytest.mark.parametrize(
+    ("label", "classes"),
+    [(3, ("3",)), (np.int64(3), ("3",)), (True, ("True",)), (b"x", ("x",)), (" a\n", ("a",)),
+     ("", ()), ("\n", ()), (-1, ()), (None, ()), ("\udcff", ("\\udcff",))],
+)  # fmt: skip
+def test_a_label_that_comes_with_the_image_is_as_one_of_its_sample(
+    label: Any, classes: tuple[str, ...], tmp_path: Path
+) -> None:
+    for number, samples in enumerate(
+        ([sample(0, label=None, read=lambda: Item(image=photo(0), label=label))],
+         [sample(0, label=label)])
+    ):  # fmt: skip
+        cache_features(samples, toy(), tmp_path / f"cache{number}")
+        _, state = cache_features(samples, toy(), tmp_path / f"cache{number}")
+        assert (read_card(tmp_path / f"cache{number}").labels, state.found) == (classes, 1)
+
+
+@pytest.mark.parametrize("label", [1.5, ["a"], {"a": 1}])
+def test_a_label_that_is_no_class_ends_the_pass(label: Any, tmp_path: Path) -> None:
+    samples = [sample(0, label=None, read=lambda: Item(image=photo(0), label=label))]
+    with pytest.raises(LabelError, match=r"0\.png: the label .* does not name a class"):
+        cache_features(samples, toy(), tmp_path / "cache")

@@ -101,6 +101,23 @@ def test_an_engine_that_fails_says_so_and_its_threads_end(
     assert not [each for each in threading.enumerate() if each.name.startswith("engine")]
 
 
+def test_another_file_in_the_engines_place_is_not_loaded(tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    engine.write_bytes(TOY.read_bytes())
+    with OnnxRuntimeSession(engine, 16, threads=2) as session, session.pipeline() as pipeline:
+        changed = bytearray(TOY.read_bytes())
+        changed[len(changed) // 2] ^= 1  # of a weight: it loads, and computes other features
+        engine.write_bytes(changed)
+        images = _images(session, 4)
+        np.testing.assert_array_equal(pipeline.begin(images).features(), session.features(images))
+
+
+def test_a_closed_session_opens_no_pipeline(session: OnnxRuntimeSession) -> None:
+    session.close()
+    with pytest.raises(RunError, match="the session is closed"):
+        session.pipeline()
+
+
 def test_an_engine_whose_file_is_gone_runs_as_it_was_loaded(tmp_path: Path) -> None:
     engine = tmp_path / "engine"
     engine.write_bytes(TOY.read_bytes())
