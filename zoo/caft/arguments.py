@@ -32,7 +32,7 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
     Raises:
         UsageError: It is none, or not in its range.
     """
-    ends = [] if least is None else [f"at least {least}"]
+    ends = [] if least is None else [f"at least {least:,}"]
     ends += [] if most is None else [f"at most {most:,}"]
     try:
         number = operator.index(value)

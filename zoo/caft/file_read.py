@@ -26,6 +26,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
+from zoo.util.files import identity_of
 from zoo.util.loading import LARGEST_PHOTO
 
 STAMP_BYTES = 16
@@ -54,7 +55,8 @@ class FileRead:
             as a small file to read.
         start: First byte.
         size: Number of bytes; the whole file by default.
-        unchanged: Identity (:func:`identity_of`) that the file must still have; None for any.
+        unchanged: Identity (:func:`zoo.util.files.identity_of`) that the file must still have;
+            None for any.
 
     Attributes:
         stamp: The file's stamp when it was last read, None if it has none.
@@ -150,13 +152,6 @@ def check_size(size: int) -> None:
     """
     if size > LARGEST_PHOTO:
         raise OSError(f"it has {size:,} bytes; photos of at most {LARGEST_PHOTO:,} are read")
-
-
-def identity_of(status: os.stat_result) -> tuple[int, ...]:
-    """Returns what identifies a file's state: device, inode, size, and both times."""
-    return (
-        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
-    )  # fmt: skip
 
 
 def _open(path: str) -> tuple[int, os.stat_result]:

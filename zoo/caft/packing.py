@@ -17,7 +17,7 @@ from zoo.caft.content import digest_of, is_preprocessed
 from zoo.caft.decode import Prepared
 from zoo.caft.decode_process import reason_of
 from zoo.caft.engine_process import Loaded
-from zoo.caft.file_read import FileRead, identity_of
+from zoo.caft.file_read import FileRead
 from zoo.caft.labels import own_class
 from zoo.caft.sample import Item, Sample
 from zoo.caft.wire import InFile, Sent
@@ -25,6 +25,7 @@ from zoo.inference.preprocess import Exif, as_photo
 from zoo.util.digest import sha256_bytes
 from zoo.util.errors import DatasetError, RunError
 from zoo.util.faults import MachineError, check_fault, persistently
+from zoo.util.files import identity_of
 from zoo.util.names import escaped
 
 

@@ -68,7 +68,7 @@ def standardise(
     deviation = np.sqrt(variance)
     dead = deviation <= 1e-6 * max(1.0, float(deviation.max()))
     # A feature that happens to be nearly constant in a few images would count for thousands in all
-    # others. With many images this changes nothing.
+    # others. With many images this changes next to nothing.
     count = len(samples)
     deviation = np.sqrt((count * variance + variance.mean()) / (count + 1))
     return mean.astype(np.float32), np.where(dead, 0, 1 / np.where(dead, 1, deviation)).astype(

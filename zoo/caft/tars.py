@@ -18,7 +18,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from zoo.caft.file_read import FileRead, check_size, identity_of
+from zoo.caft.file_read import FileRead, check_size
 from zoo.caft.labels import LabelChoice
 from zoo.caft.notes import Notes
 from zoo.caft.sample import Sample, is_image_suffix, reason_not_read
@@ -26,6 +26,7 @@ from zoo.caft.tar_fields import Fields, Group, image_of
 from zoo.caft.tar_files import FAILURES, Member, expand, is_plain, is_tar, members_of, read_on
 from zoo.inference.formats import PACKAGES
 from zoo.util.errors import DatasetError
+from zoo.util.files import identity_of
 from zoo.util.kinds import kind_of_file
 
 

@@ -12,6 +12,7 @@ from zoo.schema.keys import BuildInputs
 from zoo.schema.precisions import Precision
 from zoo.util.causes import cause_of
 from zoo.util.errors import MissingPackageError, RunError
+from zoo.util.files import identity_of
 
 
 def session_options(threads: int | None = None) -> Any:
@@ -142,12 +143,9 @@ class OnnxRuntimeSession:
 def _identity(file: Path) -> tuple[int, ...] | None:
     """Returns what tells that a file has not changed; None if it is gone."""
     try:
-        status = file.stat()
+        return identity_of(file.stat())
     except OSError:
         return None
-    return (
-        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
-    )  # fmt: skip
 
 
 def open_session(

@@ -32,6 +32,13 @@ def open_regular(path: str | Path) -> BinaryIO:
     raise OSError(errno.EINVAL, "it is not a regular file", str(path))
 
 
+def identity_of(status: os.stat_result) -> tuple[int, ...]:
+    """Returns what identifies a file's state: device, inode, size, and both times."""
+    return (
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
+    )  # fmt: skip
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Yields a temporary path, renamed to ``path`` on success and deleted on failure."""

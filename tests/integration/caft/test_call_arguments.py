@@ -22,7 +22,7 @@ from zoo.util.errors import UsageError
         ({"workers": 1.5}, r"workers=1\.5: it is a whole number"),
         ({"augment": -1}, r"augment=-1: .* at least 0 and at most 1,000"),
         ({"augment": 1001}, r"augment=1001: .* at most 1,000"),
-        ({"seed": "a"}, r"seed='a': it is a whole number, at least -9223"),
+        ({"seed": "a"}, r"seed='a': it is a whole number, at least -9,223,372"),
         ({"seed": 10**5000}, r"seed=an integer of thousands of digits: it is a whole number"),
         ({"decode": np.array(["auto", "fast"])}, r"decode=array.*: it is auto, pillow"),
         ({"on_progress": 3}, r"on_progress=3: it is a function"),
