@@ -2,8 +2,8 @@
 
 Threads that share a batch wait for one another after each layer, and for whoever decodes photos on
 the cores meanwhile. Pieces on threads of their own wait for nobody. On two cores, features of all
-networks that were compared are those of the whole batch to the bit; on more, ONNX Runtime divides
-the sums of a few (LeViT, EfficientFormer) otherwise, which changes the last bits.
+networks that were compared are those of the whole batch to the bit, up to the largest batch; on
+more, or beyond it, a few networks (LeViT, EfficientFormer) differ in the last bits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zoo.runtime.base import Features, Floats, Images, Running, Session, check_i
 from zoo.util.errors import RunError
 
 _FEWEST_ROWS = 2
-"""Rows of a piece: ONNX Runtime multiplies a single one in another way, which rounds otherwise."""
+"""Rows of a piece: a single one may be multiplied by another routine, and round otherwise."""
 
 
 class PiecewisePipeline:
