@@ -84,6 +84,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.path.name.startswith(longest))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fails a test whose group pytest-xdist spreads over several processes."""
+    grouped = item.config.getoption("loadgroup", False) and item.get_closest_marker("xdist_group")
+    if grouped and "@" not in item.nodeid:
+        pytest.fail(f"pytest-xdist does not keep {item.nodeid} in its group", pytrace=False)
+
+
 @pytest.fixture
 def zoo_farm(monkeypatch: pytest.MonkeyPatch) -> ZooFarm:
     """Runs zoo-farm in this process."""
