@@ -29,6 +29,7 @@ from builders.verify.metrics import compare_rows
 from builders.verify.misses import find_misses
 from zoo.inference.preprocess import normalise
 from zoo.runtime import Session
+from zoo.runtime.base import DeviceTimed
 from zoo.schema.floors import Tolerance
 from zoo.schema.manifest import Preprocess
 from zoo.schema.measurements import BatchNumbers
@@ -123,7 +124,8 @@ def verify(
         tolerance: The tolerance that each row must meet.
         batches: Batch sizes to run.
         report: Where progress goes.
-        edges_at: Batch size of the edge pictures; None for each that the photos have.
+        edges_at: Batch size of the edge pictures; None for each that the photos have on a GPU,
+            where every profile has kernels of its own, and for the smallest of them on a CPU.
 
     Returns:
         Whether it passed, with the numbers of each batch.
@@ -154,10 +156,13 @@ def verify(
         pair = RunResults([("pytorch", expected), *results.items()])
         compared = Comparator.compare_accuracy(pair, compare_func=RowCompare(features, tolerance))
     (rows,) = compared[0].values()  # one comparison, one pair of runners
+    of_edges = batches if isinstance(session, DeviceTimed) else (min(batches),)
     outcomes = [
         _with_edges(
             row[_OUTPUT], session, edges_at or batch, preprocess, edges, features, tolerance
         )
+        if batch in of_edges
+        else row[_OUTPUT]
         for row, batch in zip(rows, batches, strict=False)
     ]
     report(Event(stage="verify", done=len(batches), total=len(batches)))

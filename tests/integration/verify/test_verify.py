@@ -27,7 +27,7 @@ from builders.verify.misses import find_misses
 from builders.verify.spread import ForeignLoad, median_interval
 from zoo.inference.preprocess import normalise
 from zoo.schema.floors import LIMITS
-from zoo.schema.manifest import Preprocess
+from zoo.schema.manifest import BatchRange, Preprocess
 from zoo.schema.measurements import BatchNumbers, BatchTimes
 from zoo.util.errors import VerificationError
 
@@ -59,6 +59,17 @@ class ArraySession:
 
     def __exit__(self, *exception: object) -> None:
         pass
+
+
+class DeviceSession(ArraySession):
+    """The same, timed as an engine of a GPU is."""
+
+    profiles: tuple[BatchRange, ...] = ()
+
+    def time_on_device(
+        self, batch: int, profile: int, runs: int, *, cuda_graph: bool = True
+    ) -> list[float]:
+        raise NotImplementedError
 
 
 @pytest.fixture
@@ -355,6 +366,13 @@ def test_a_flat_picture_that_goes_wrong_is_found(
     # What PyTorch has no finite features of is not the engine's fault.
     np.savez(golden, **old, edge_features=np.full_like(edges, np.nan))
     assert judge(golden, edge_fault(level, lambda f: np.full_like(f, value))).passed
+
+
+def test_edge_pictures_run_at_one_batch_size_on_a_cpu_and_at_each_on_a_gpu(golden: Path) -> None:
+    verdict = judge(golden, ArraySession())
+    assert [bool(of_batch.edges) for of_batch in verdict.batches] == [True, False, False]
+    verdict = judge(golden, DeviceSession())
+    assert all(of_batch.edges for of_batch in verdict.batches)
 
 
 def test_an_old_golden_file_still_shows_what_is_not_finite(golden: Path) -> None:
