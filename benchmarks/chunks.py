@@ -120,7 +120,8 @@ def copied(source: Path, folder: Path, chunking: Chunking) -> Copy:
     repository = Repository(LocalStore(source))
     for name in COPIED:
         if (source / name).is_dir():
-            shutil.copytree(source / name, folder / "store" / name)
+            # Links: files of a store are never written to once they are there.
+            shutil.copytree(source / name, folder / "store" / name, copy_function=os.link)
     (folder / "store").mkdir(parents=True, exist_ok=True)
     keys = source.with_name(f"{source.name}.keys")
     made = Copy(folder, chunking, list(repository.model_indexes()), keys / "builder.pem")
@@ -137,8 +138,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chunks", description=__doc__)
     parser.add_argument("stores", nargs="+", type=Path, help="folders of repositories")
     parser.add_argument("--rounds", type=int, default=7, help="number of pulls of each kind")
+    parser.add_argument(
+        "--pull", type=names_of, metavar="MODELS", help="models that are pulled (default: all)"
+    )
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, S3Server(Path(name) / "server") as server:
+    # Beside the repository, whose files are linked: that works within one file system.
+    beside = options.stores[0].resolve().parent
+    with (
+        tempfile.TemporaryDirectory(dir=beside) as name,
+        S3Server(Path(name) / "server") as server,
+    ):
         os.environ.update(server.environment)
         for number, source in enumerate(options.stores):
             folder = Path(name) / str(number)
@@ -166,7 +175,17 @@ def main() -> None:
                     f"and {sum(copy.processor):.2f} s with chunks {copy.chunking}: {ratio:.2f} "
                     "times\n"
                 )
-            print(cold(copies, folder, server, options.rounds), "\n", flush=True)
+            print(flush=True)
+            pulled = {index.model for index in chunks.source}
+            if options.pull is not None:
+                pulled &= options.pull
+            if pulled:
+                print(cold(copies, folder, server, options.rounds, pulled), "\n", flush=True)
+
+
+def names_of(text: str) -> set[str]:
+    """Returns names that are separated by commas."""
+    return set(filter(None, text.split(",")))
 
 
 def _processor() -> float:
@@ -287,30 +306,30 @@ def counted_requests() -> Iterator[Counter[str]]:
         HttpServer.request = original  # type: ignore[method-assign]
 
 
-def cold(copies: list[Copy], folder: Path, server: S3Server, rounds: int) -> str:
-    """Pulls engines into empty caches from a server on loopback; returns the table."""
+def cold(copies: list[Copy], folder: Path, server: S3Server, rounds: int, models: set[str]) -> str:
+    """Pulls engines of models into empty caches from a server on loopback; returns the table."""
     urls = []
     for copy in copies:
         urls.append(url := server.new_url())
-        upload(copy.repository.store, open_store(url))
+        upload(copy.repository.store, open_store(url), needed(copy, models))
     rows = [
         "| engine, into an empty cache | chunks on: requests | bytes | rate | per second of the"
         " processor | chunks only: requests | bytes | rate | per second of the processor |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     plain = copies[0].client(folder / "reader")
-    for row in plain.index().models:
-        for entry in plain.model(row.model).current:
+    for model in sorted(models):
+        for entry in plain.model(model).current:
             pulls: dict[Chunking, list[Pull]] = {copy.chunking: [] for copy in copies}
             for _ in range(rounds):
                 for copy, url in zip(copies, urls, strict=True):
                     store = open_store(server.http_url(url))
-                    pulls[copy.chunking].append(pull(copy, store, row.model, entry.engine.sha256))
+                    pulls[copy.chunking].append(pull(copy, store, model, entry.engine.sha256))
             cells = "".join(
                 compared(pulls[Chunking.OFF], pulls[chunking], entry.engine.size)
                 for chunking in (Chunking.ON, Chunking.ONLY)
             )
-            rows.append(f"| {row.model} {entry.targets[0]} |{cells}")
+            rows.append(f"| {model} {entry.targets[0]} |{cells}")
     return "\n".join(rows)
 
 
@@ -359,9 +378,20 @@ def rates(whole: list[float], own: list[float]) -> str:
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def upload(store: ObjectStore, destination: ObjectStore) -> None:
-    """Copies all objects of a local store."""
+def needed(copy: Copy, models: set[str]) -> set[str]:
+    """Returns the digests of the engines of models, and of the blobs that they are chunks of."""
+    found = set()
+    for entry in (e for model in models for e in copy.client(copy.folder).model(model).current):
+        parts = copy.repository.chunks.blobs_of(entry.engine, entry.chunks) if entry.chunks else ()
+        found |= {blob.sha256 for blob in (entry.engine, *parts)}
+    return found
+
+
+def upload(store: ObjectStore, destination: ObjectStore, large: set[str] | None = None) -> None:
+    """Copies all objects of a local store; of large ones, only those named, if some are."""
     for entry in store.list(""):
+        if large is not None and entry.size > MIB and Path(entry.key).name not in large:
+            continue
         path = store.local_path(entry.key)
         assert path is not None
         destination.put(entry.key, path.read_bytes())
