@@ -5,53 +5,42 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
 from zoo.caft.arguments import check_callable, check_choice, check_kind, check_path, whole
 from zoo.caft.augment import MOST_SEED, MOST_VIEWS, Augmentation
 from zoo.caft.card import Card, Identity, Storage
-from zoo.caft.cluster_runs import ClusterRuns, check_chosen, setup_of
+from zoo.caft.cluster_runs import check_chosen
 from zoo.caft.datasets import described
-from zoo.caft.decode import Decoded, cores
-from zoo.caft.engine_process import Task
-from zoo.caft.feed import DecodeMode, check_gpu_decodes, open_feed
+from zoo.caft.decode import Decoded
+from zoo.caft.feed import DecodeMode, check_gpu_decodes
 from zoo.caft.file_read import FileRead
-from zoo.caft.gpus import LONG_PASS, Devices, Environments, chosen_gpus, doubled, idle_gpus, own_gpu
-from zoo.caft.handover import HandoverRuns
+from zoo.caft.gpus import Devices, chosen_gpus
 from zoo.caft.labels import LabelChoice
-from zoo.caft.lists import ListSource
 from zoo.caft.lookahead import Lookahead
 from zoo.caft.notes import notes_of
+from zoo.caft.open_runs import open_runs
 from zoo.caft.progress import pass_progress
 from zoo.caft.recognise import Changes, Recogniser
-from zoo.caft.runs import FeedRuns, Runs, Waiting
 from zoo.caft.same_source import SameSource
-from zoo.caft.sample import Source
-from zoo.caft.sources import A_DATA_SET, FolderSource, open_source
-from zoo.caft.spread import Starting
+from zoo.caft.skipped import Bad, Skipped, has_any
+from zoo.caft.sources import open_source
 from zoo.caft.stamps import Stamps
 from zoo.caft.workers import Workforce
 from zoo.caft.writer import CacheWriter
 from zoo.inference.extractor import Extractor
-from zoo.inference.formats import INSTALL, extra_suffixes
 from zoo.inference.preprocess import Exif
 from zoo.util.bars import is_watched
-from zoo.util.errors import DatasetError, UsageError, ZooError
-from zoo.util.names import counted, escaped
+from zoo.util.errors import UsageError
+from zoo.util.names import escaped
 from zoo.util.shown import Shown
-
-Bad = Callable[[str, str], None]
-"""Called with the name of each skipped image and the reason."""
 
 Progress = Callable[["Pass"], None]
 """Called with the state of the pass after each batch."""
-
-_REASONS = 3  # reasons that an error names
 
 
 @dataclass(kw_only=True, repr=False)
@@ -204,8 +193,8 @@ def cache_features(
         raise UsageError("a pass runs either on GPUs of this machine or on a cluster, not on both")
     if cluster is not None:
         check_chosen(cluster, extractor)
-    if devices is not None:
-        chosen_gpus(devices, extractor)  # before the folder is created
+    # Before the folder is created.
+    gpus = None if devices is None else chosen_gpus(devices, extractor)
     if decode == "gpu" and cluster is None:
         check_gpu_decodes(extractor, samples * augmentation.views)
     identity = Identity.of(extractor, storage, augmentation, exif, fast=decode == "fast")
@@ -230,7 +219,7 @@ def cache_features(
                 ).check()
             with (
                 closing(Lookahead(recogniser.new_samples(source))) as new_samples,
-                _open_runs(
+                open_runs(
                     extractor,
                     identity,
                     new_samples,
@@ -238,7 +227,7 @@ def cache_features(
                     workers=workers,
                     decode=decode,
                     exif=exif,
-                    devices=devices,
+                    gpus=gpus,
                     cluster=cluster,
                     waiting=partial(_clocked, state),
                     ended=ended,
@@ -277,90 +266,6 @@ def _progress(given: Progress | None, data: Any, **chosen: Any) -> Iterator[Prog
             yield progress.show
     else:
         yield lambda state: None
-
-
-@contextmanager
-def _open_runs(
-    extractor: Extractor,
-    identity: Identity,
-    new_samples: Lookahead,
-    *,
-    samples: int,
-    workers: int | None,
-    decode: DecodeMode,
-    exif: Exif,
-    devices: Devices | None,
-    cluster: Workforce | None,
-    waiting: Waiting,
-    ended: ExitStack,
-) -> Iterator[Runs]:
-    """Opens what runs the pass: the engine here, in other processes, or on a cluster.
-
-    Processes are told to end on exit, and waited for by ``ended``: CUDA takes half a second.
-    """
-    augmentation = identity.augmentation
-    if cluster is not None:
-        setup = setup_of(
-            cluster, augmentation, samples=samples, workers=workers, decode=decode, exif=exif
-        )
-        yield ClusterRuns(cluster, setup, width=extractor.feature_dim, waiting=waiting)
-        return
-    processes = _processes(extractor, new_samples, workers, decode, devices)
-    required = devices is not None
-    with ExitStack() as opened:
-        starting: Starting | None = None
-        if processes:
-            assert extractor.file is not None
-            task = Task(
-                engine=extractor.file.resolve(),
-                record=extractor.record.model_dump_json().encode(),
-                augmentation=augmentation,
-                storage=identity.storage,
-                samples=samples,
-                workers=max(1, (workers or cores()) // len(processes)),
-                decode=decode,
-                exif=exif,
-            )
-            with nullcontext() if required else suppress(ZooError):
-                starting = Starting(task, processes, waiting=waiting)
-                ended.callback(starting.close)
-                opened.callback(starting.stop)
-            own = own_gpu(extractor)
-            if starting is not None and not (own and own.items() <= processes.items()):
-                yield starting.wait()
-                return
-        feed = open_feed(
-            extractor, augmentation, samples=samples, workers=workers, decode=decode, exif=exif
-        )
-        runs: Runs = FeedRuns(opened.enter_context(feed), waiting)
-        if starting is not None:
-            handover = HandoverRuns(runs, starting, samples=samples, required=required)
-            opened.enter_context(closing(handover))
-            opened.callback(starting.stop)  # first, so that its thread ends
-            runs = handover
-        yield runs
-
-
-def _processes(
-    extractor: Extractor,
-    new_samples: Lookahead,
-    workers: int | None,
-    decode: DecodeMode,
-    devices: Devices | None,
-) -> Environments:
-    """Returns the processes of a pass, none if it runs in this one.
-
-    Without ``devices`` a long pass uses the GPUs that are idle, one for every ``LONG_PASS`` files.
-    """
-    chosen = {} if devices is None else chosen_gpus(devices, extractor)
-    if extractor.preparers is None or decode not in ("auto", "gpu"):
-        return chosen
-    gpus = chosen or idle_gpus(extractor)
-    enough = new_samples.files(LONG_PASS * max(1, len(gpus))) // LONG_PASS
-    if enough < max(1, len(chosen)):
-        return chosen
-    several = doubled(dict(islice(gpus.items(), enough)), extractor, workers)
-    return several if chosen or len(several) > 1 else {}
 
 
 @contextmanager
@@ -418,60 +323,3 @@ def _tell_changes(changes: Changes, state: Pass) -> None:
     state.renamed = changes.renamed
     state.gone = changes.gone
     state.reordered = changes.reordered
-
-
-class Skipped:
-    """Tells which images are skipped, and remembers a few reasons.
-
-    Args:
-        tell: Called for each of them.
-    """
-
-    def __init__(self, tell: Bad) -> None:
-        self._tell = tell
-        self._first: dict[str, str] = {}
-        """The first image that was skipped for a reason."""
-
-    def __call__(self, name: str, reason: str) -> None:
-        """Notes an image and the reason."""
-        if len(self._first) < _REASONS:
-            self._first.setdefault(reason, name)
-        self._tell(name, reason)
-
-    def nothing_usable(self, name: str, source: Source, number: int) -> DatasetError:
-        """Returns the error of a data set whose images have all been skipped."""
-        reasons = "".join(f"\n  {first}: {reason}" for reason, first in self._first.items())
-        return DatasetError(
-            f"{name} has no usable images; {counted(number, 'image')} skipped:{reasons}",
-            hint=_hint_of(source),
-        )
-
-
-def has_any(source: Source, name: str) -> None:
-    """Checks that a data set has an image, before an engine is loaded or a folder created.
-
-    Raises:
-        DatasetError: It has none.
-    """
-    if next(iter(source), None) is not None:
-        return
-    ignored = "; ".join(notes_of(source))
-    raise DatasetError(
-        f"{name} has no images" + (f": {ignored}" if ignored else ""), hint=_hint_of(source)
-    )
-
-
-def _hint_of(source: Source) -> str:
-    """Returns what a data set of a kind that has no usable images should be."""
-    if isinstance(source, FolderSource):
-        extra = ", .heic, .jxl" if extra_suffixes() else f"; .heic and .jxl after {INSTALL}"
-        return (
-            "supported images in the folder and its subfolders: .jpg, .png, .webp, .avif, .bmp, "
-            f".tif, .gif, .jp2{extra}"
-        )
-    if isinstance(source, ListSource):
-        return (
-            f"{source.path.name} was read as a list file: a path per line, from its folder, and a "
-            f"label after {source.delimiter_words} if there are labels; {A_DATA_SET}"
-        )
-    return "check the data set: it needs at least one image that can be read"

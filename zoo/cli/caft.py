@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 def features(options: argparse.Namespace) -> int:
     """Computes the features of a data set once and caches them."""
-    from zoo.caft.features import cache_features, has_any
+    from zoo.caft.features import cache_features
     from zoo.caft.progress import pass_progress
+    from zoo.caft.skipped import has_any
     from zoo.caft.sources import open_source
     from zoo.caft.task import TASKS, Task
 

@@ -18,7 +18,7 @@ from PIL import Image
 from support.caft import folder, photo, toy
 from support.goldens import raises_golden
 
-from zoo.caft import FeatureCache, cache_features, features
+from zoo.caft import FeatureCache, cache_features, features, open_runs
 from zoo.caft.card import read_card
 from zoo.caft.engine_process import EngineProcess
 from zoo.caft.file_read import FileRead
@@ -313,11 +313,11 @@ def watched(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> Watched:
     monkeypatch.setattr(EngineProcess, "__init__", begin_watched)
     monkeypatch.setattr(EngineProcess, "receive", receive_watched)
     monkeypatch.setattr(Starting, "wait", wait_watched)
-    monkeypatch.setattr(features, "LONG_PASS", 10)
-    monkeypatch.setattr(features, "own_gpu", lambda extractor: {"GPU 0": {}})
-    monkeypatch.setattr(features, "idle_gpus", lambda extractor: {"GPU 0": {}})
+    monkeypatch.setattr(open_runs, "LONG_PASS", 10)
+    monkeypatch.setattr(open_runs, "own_gpu", lambda extractor: {"GPU 0": {}})
+    monkeypatch.setattr(open_runs, "idle_gpus", lambda extractor: {"GPU 0": {}})
     monkeypatch.setattr(
-        features, "doubled", lambda processes, *rest: {**processes, "GPU 0 (2)": {}}
+        open_runs, "doubled", lambda processes, *rest: {**processes, "GPU 0 (2)": {}}
     )
     return watched
 
@@ -401,7 +401,7 @@ def test_a_long_pass_uses_idle_gpus(
     names: list[str],
 ) -> None:
     """One for every ten files here; there are three classes."""
-    monkeypatch.setattr(features, "idle_gpus", lambda extractor: {"GPU 0": {}, "GPU 1": {}})
+    monkeypatch.setattr(open_runs, "idle_gpus", lambda extractor: {"GPU 0": {}, "GPU 1": {}})
     data = folder(tmp_path / "photos", each=each)
     card, _ = cache_features(data, extractor, tmp_path / "cache", batch=4)
     assert watched.names == names
