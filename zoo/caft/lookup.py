@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
+_LOOKED_AT = 16  # lines that share a key
 
 
 class Rows:
@@ -59,13 +63,35 @@ class Keys:
         self._order = np.argsort(numbers, kind="stable")
         self._sorted = numbers[self._order]
         self._found = np.zeros(len(numbers), bool)
+        self._next: dict[int, int] = {}
+        """By the first place of a key that lines share: all places before this one were found."""
 
-    def find(self, key: str) -> int | None:
-        """Returns the number of the last line with a key in hexadecimal, None if there is none."""
+    def find(self, key: str, fits: Callable[[int], bool]) -> int | None:
+        """Returns the number of a line with a key.
+
+        Of several it is the first that fits and was not found before; if none does, the last. A
+        data set may have a name many times, and only the next few lines are looked at.
+
+        Args:
+            key: The key, in hexadecimal.
+            fits: Whether the line of a number is the one that is meant.
+
+        Returns:
+            The number; None if no line has the key.
+        """
         number = np.uint64(int(key, 16))
-        place = int(np.searchsorted(self._sorted, number, "right")) - 1
-        if place < 0 or self._sorted[place] != number:
+        first, end = (int(np.searchsorted(self._sorted, number, side)) for side in _SIDES)
+        if first == end:
             return None
+        start = self._next.get(first, first)
+        while start < end and self._found[start]:
+            start += 1
+        if end - first > 1:
+            self._next[first] = start
+        places = range(start, min(end, start + _LOOKED_AT))
+        place = next(
+            (at for at in places if not self._found[at] and fits(int(self._order[at]))), end - 1
+        )
         self._found[place] = True
         return int(self._order[place])
 

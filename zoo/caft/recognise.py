@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -134,7 +135,7 @@ class Recogniser:
             return
         for known in self._looked_up(source):
             key = key_of(known.sample)
-            line = self._keys.find(key)
+            line = self._keys.find(key, partial(self._is_line_of, known.digest))
             row = self._row(line, known.digest)
             self._count(line, row, known.label)
             if row is None:
@@ -199,6 +200,13 @@ class Recogniser:
         if not sample.rereadable:
             sample = replace(sample, read=lambda: loaded)
         return Known(sample=sample, label=label, digest=digest)
+
+    def _is_line_of(self, digest: str | None, line: int) -> bool:
+        """Whether a line of the log is of an image with this digest, or of one that was skipped."""
+        row = self._log.rows[line]
+        if digest is None:
+            return row < 0
+        return row >= 0 and self._rows.is_of(row, bytes.fromhex(digest))
 
     def _row(self, line: int | None, digest: str | None) -> int | None:
         """Returns the row of a digest: the given line's if it matches, else the first."""

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from support.paths import DATA
 from zoo.caft import FeatureCache, cache_features, file_read, stamps, train_head
 from zoo.caft.file_read import FileRead
 from zoo.caft.files import LOG, sums_of
+from zoo.caft.sample import Sample
 from zoo.caft.settings import Settings
 from zoo.caft.stamps import STAMPS
 from zoo.caft.writer import CacheWriter
@@ -420,3 +422,12 @@ def test_a_second_user_continues_a_cache_in_a_folder_of_a_group(
         os.close(file)
     cache_features(data, toy(), tmp_path / "fresh")
     assert (out / LOG).read_bytes() == (tmp_path / "fresh" / LOG).read_bytes()
+
+
+def test_samples_that_share_a_name_are_told_apart_by_content(tmp_path: Path) -> None:
+    samples = [Sample(name="a", label=None, read=partial(photo, number)) for number in (1, 2, 1, 3)]
+    cache_features(samples, toy(), tmp_path / "c")
+    _, state = cache_features(samples, toy(), tmp_path / "c")
+    assert (state.images, state.found, state.renamed, state.reordered) == (0, 4, 0, False)
+    _, state = cache_features(samples[::-1], toy(), tmp_path / "c")
+    assert (state.images, state.found, state.reordered) == (0, 4, True)
