@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from typing_extensions import assert_never
 
 from builders.cli.keys import keys_folder
 from builders.cli.options import STORE_HELP, store_of
-from builders.publish.chunking import must_be_able
+from builders.publish.chunking import must_be_able, not_in_chunks
 from builders.publish.signer import KEYS_HELP, key_ring, sign_with
 from zoo.cli.command import add_arguments
 from zoo.repository.repository import Repository
@@ -42,13 +43,20 @@ def chunks(options: argparse.Namespace) -> int:
     signed = sign_with(repository, ring, chunking=wanted)
     for model in dict.fromkeys(signed.models):
         print(f"{model}: signed")
-    engines = [engine for index in repository.model_indexes() for engine in index.engines]
-    listed = {engine.engine.sha256 for engine in engines if engine.chunks is not None}
+    entries = [entry for index in repository.model_indexes() for entry in index.engines]
+    listed = {entry.engine.sha256 for entry in entries if entry.chunks is not None}
     stored = f"{counted(len(listed), 'engine')} stored as chunks{_besides(wanted)}"
     print(f"chunks are {wanted}: {stored}")
     for key, reason in signed.refused.items():
         print(f"REFUSED {key}: {reason}")
-    return 1 if signed.refused else 0
+    lost = list(not_in_chunks(repository)) if wanted is not Chunking.OFF else []
+    for model, engine in lost:
+        print(
+            f"{model}: engine {engine.sha256} is not stored as chunks, because it is missing or "
+            "damaged; zoo-farm check says what is wrong",
+            file=sys.stderr,
+        )
+    return 1 if signed.refused or lost else 0
 
 
 def _besides(chunking: Chunking) -> str:

@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from builders.cli.keys import keys_folder
 from builders.cli.nightly import report_regressions
 from builders.cli.options import STORE_HELP, chosen_manifests, published, reader, store_of
 from builders.publish import by_hand, corrections
-from builders.publish.chunk_lists import stated_lists
+from builders.publish.chunk_lists import Stated, stated_pieces
 from builders.publish.records import withdrawal
 from builders.publish.signer import KEYS_HELP, key_ring, open_desk, sign_with
 from zoo.cli.command import add_arguments
@@ -23,7 +23,8 @@ from zoo.repository.blobs import REPAIR
 from zoo.repository.repair import forget, named_blobs
 from zoo.repository.repository import Repository
 from zoo.schema.index import Candidate, EngineEntry, ModelIndex
-from zoo.schema.records import Status
+from zoo.schema.layout import blob_key, pieces_key
+from zoo.schema.records import Blob, Status
 from zoo.stores import open_store
 from zoo.util.errors import RepositoryError, UsageError
 from zoo.util.names import counted, perhaps
@@ -205,9 +206,14 @@ def check(options: argparse.Namespace) -> int:
     damages: dict[str, str | None] = {}  # several records may name one blob: hash it once
     bad = 0
     with tempfile.TemporaryDirectory() as scratch:
-        for key, blob in named_blobs(repository):
+        stated, named = stated_pieces(repository), list(named_blobs(repository))
+        needed = {blob.sha256 for _, blob in named} & stated.keys()
+        of_needed = (stated[sha256] for sha256 in sorted(needed))
+        bad += _check_pieces(repository, of_needed, repair=options.repair)
+        for key, blob in named:
             if blob.sha256 not in damages:
-                damages[blob.sha256] = repository.blobs.damage(blob, Path(scratch))
+                pieces = stated[blob.sha256].pieces if blob.sha256 in stated else None
+                damages[blob.sha256] = repository.blobs.damage(blob, Path(scratch), pieces)
                 (Path(scratch) / blob.sha256).unlink(missing_ok=True)
             if damage := damages[blob.sha256]:
                 bad += 1
@@ -215,7 +221,7 @@ def check(options: argparse.Namespace) -> int:
                 if options.repair:
                     forget(repository, key, blob)
         bad += _check_documents(repository, Path(scratch), repair=options.repair)
-        bad += _check_chunks(repository, Path(scratch), repair=options.repair)
+        bad += _check_chunks(repository, stated.values(), Path(scratch), repair=options.repair)
     if bad == 0:
         print(f"{counted(len(damages), 'blob')}, no damage")
         return 0
@@ -245,30 +251,60 @@ def _check_documents(repository: Repository, scratch: Path, *, repair: bool) -> 
     return bad
 
 
-def _check_chunks(repository: Repository, scratch: Path, *, repair: bool) -> int:
-    """Hashes the lists and packs of chunks that the index names; removes damaged ones if asked to.
+def _check_pieces(repository: Repository, stated: Iterable[Stated], *, repair: bool) -> int:
+    """Compares the unsigned objects that say what blobs are assembled from with the signed lists.
 
-    Those of engines that are not stored whole were read when these were assembled; whatever of a
-    damaged pack is whole is still needed.
+    Returns:
+        How many are missing or say something else; they are written again if asked to.
+    """
+    bad = 0
+    for one in stated:
+        if one.pieces is None or repository.blobs.is_whole(one.pieces.whole):
+            continue
+        try:
+            known = repository.chunks.pieces.read(one.sha256)
+        except RepositoryError:
+            known = None
+        if known != one.pieces:
+            bad += 1
+            print(f"{pieces_key(one.sha256)} is {'damaged' if known else 'missing or damaged'}")
+            if repair:
+                repository.chunks.pieces.add(one.pieces)
+    return bad
+
+
+def _check_chunks(
+    repository: Repository, stated: Iterable[Stated], scratch: Path, *, repair: bool
+) -> int:
+    """Hashes the lists and packs of chunks of what is also stored whole.
+
+    Those of other blobs were read when these were assembled; whatever of a damaged pack is whole
+    is still needed. A damaged one that only whole blobs need is removed if asked to.
 
     Returns:
         How many are damaged or missing.
     """
-    bad = 0
-    for listed, engine in stated_lists(repository):
-        try:
-            blobs = repository.chunks.blobs_of(engine, listed)
-        except (KeyError, RepositoryError):
-            blobs = (listed,)
+    damages: dict[str, str | None] = {}
+    parts: dict[str, Blob] = {}
+    needed: set[str] = set()  # to assemble what is not stored whole
+    for one in stated:
+        blobs = one.pieces.blobs if one.pieces else (one.listed,)
+        if repository.store.size(blob_key(one.sha256)) is None:
+            needed |= {blob.sha256 for blob in blobs}
+            continue
         for blob in blobs:
-            if damage := repository.blobs.damage(blob, scratch):
-                bad += 1
-                print(f"chunks of engine {engine.sha256}: blob {blob.sha256} is {damage}")
-                if repair:
-                    repository.blobs.discard(blob)
+            parts[blob.sha256] = blob
+            if blob.sha256 not in damages:
+                damages[blob.sha256] = repository.blobs.damage(blob, scratch)
+            if damage := damages[blob.sha256]:
+                print(f"chunks of blob {one.sha256}: blob {blob.sha256} is {damage}")
+    bad = [sha256 for sha256, damage in damages.items() if damage]
     if bad and repair:
-        print("zoo-farm chunks on makes the chunks again")
-    return bad
+        for sha256 in set(bad) - needed:
+            repository.blobs.discard(parts[sha256])
+        index = repository.index()
+        print(f"zoo-farm chunks {index.chunks if index else 'on'} makes the chunks again")
+    return len(bad)
 
 
 def explain(options: argparse.Namespace) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from zoo.repository.repository import Repository
+from zoo.schema.chunks import Pieces
 from zoo.schema.index import EngineEntry, ModelIndex
 from zoo.schema.records import CHUNKS_ONLY, SCHEMA_VERSION, Blob
+from zoo.util.errors import RepositoryError
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,38 @@ def carried_over(index: ModelIndex, previous: ModelIndex | None) -> ModelIndex:
     return naming(index, Listed.of(previous) if previous else Listed())
 
 
-def stated_lists(repository: Repository) -> Iterator[tuple[Blob, Blob]]:
-    """Yields each list of chunks that an index names for an engine which is also stored whole.
+@dataclass(frozen=True, kw_only=True)
+class Stated:
+    """An engine or ONNX export that an index names a list of chunks for.
 
-    Yields:
-        The list, and the engine.
+    Attributes:
+        sha256: Its digest.
+        listed: The list.
+        pieces: What the list says that it is assembled from; None if the list is missing or
+            damaged.
     """
-    entries = (entry for index in repository.model_indexes() for entry in index.engines)
-    stated = {
-        entry.chunks.sha256: (entry.chunks, entry.engine)
-        for entry in entries
-        if entry.chunks is not None and not entry.chunks_only
-    }
-    yield from stated.values()
+
+    sha256: str
+    listed: Blob
+    pieces: Pieces | None
+
+
+def stated_pieces(repository: Repository) -> dict[str, Stated]:
+    """Returns by digest each engine and ONNX export that an index names a list of chunks for.
+
+    Lists are signed through the index, as the small objects are not that say the same to those who
+    have no index.
+    """
+    stated: dict[str, Stated] = {}
+    for index in repository.model_indexes():
+        named = Listed.of(index)
+        for sha256, listed in {**named.onnx, **named.engines}.items():
+            try:
+                pieces = repository.chunks.pieces_of(sha256, listed)
+            except (KeyError, RepositoryError):
+                pieces = None
+            stated[sha256] = Stated(sha256=sha256, listed=listed, pieces=pieces)
+    return stated
 
 
 def naming(index: ModelIndex, lists: Listed) -> ModelIndex:

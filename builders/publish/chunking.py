@@ -18,9 +18,11 @@ from pathlib import Path, PurePosixPath
 
 from typing_extensions import assert_never
 
-from builders.publish.chunk_lists import Listed, naming
+from builders.publish.chunk_lists import Listed, naming, stated_pieces
 from builders.publish.packs import Pack, Stored, new_pack, scattered
+from zoo.repository.blobs import REPAIR, damage_of_chunks
 from zoo.repository.chunked import packed
+from zoo.repository.repair import named_blobs
 from zoo.repository.repository import Repository
 from zoo.schema.chunks import Chunk, Chunking, ChunkList, Pieces
 from zoo.schema.index import ModelIndex
@@ -93,15 +95,44 @@ def restore_whole(repository: Repository) -> int:
         RepositoryError: Something is damaged; what was restored before it stays.
     """
     restored = 0
-    for entry in list(repository.store.list(CHUNKED)):
-        pieces = repository.read(entry.key, Pieces)
-        if pieces is None or repository.blobs.is_whole(pieces.whole):
+    for sha256, pieces in _all_pieces(repository).items():
+        blob = pieces.whole if pieces else Blob(sha256=sha256, size=0)
+        if repository.blobs.is_whole(blob) or (pieces is None and repository.blobs.find(sha256)):
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            repository.blobs.fetch(pieces.whole, path := Path(scratch) / "whole")
-            repository.blobs.add(path)
-        restored += 1
+            damage = "missing"
+            if pieces is not None:
+                damage = damage_of_chunks(repository.store, blob, Path(scratch), pieces) or ""
+            if not damage:
+                repository.blobs.add(Path(scratch) / sha256)
+                restored += 1
+            elif any(named.sha256 == sha256 for _, named in named_blobs(repository)):
+                raise RepositoryError(
+                    f"{repository.store.url}: blob {sha256} can't be stored whole: it is {damage}",
+                    hint=REPAIR,
+                )
     return restored
+
+
+def _all_pieces(repository: Repository) -> dict[str, Pieces | None]:
+    """Returns by digest what blobs are assembled from: as the index says, or small objects."""
+    known = {sha256: one.pieces for sha256, one in stated_pieces(repository).items()}
+    for entry in list(repository.store.list(CHUNKED)):
+        sha256 = PurePosixPath(entry.key).stem
+        if known.get(sha256) is None:
+            known[sha256] = repository.read(entry.key, Pieces)
+    return known
+
+
+def not_in_chunks(repository: Repository) -> Iterator[tuple[str, Blob]]:
+    """Yields model and blob of each engine that is not stored as chunks, withdrawn ones aside.
+
+    After :func:`in_chunks` these are the ones that are missing or damaged.
+    """
+    for index in repository.model_indexes():
+        for entry in index.engines:
+            if entry.chunks is None and entry.status != Status.WITHDRAWN:
+                yield index.model, entry.engine
 
 
 def _store(

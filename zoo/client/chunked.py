@@ -28,6 +28,8 @@ WORTH = 0.8
 Putting them together may take more of a processor than reading the whole, and takes a list.
 """
 
+_HINT = "nothing was loaded; tell the repository's maintainer"
+
 
 class Counter:
     """Counts the bytes of a download, and reports them.
@@ -61,6 +63,7 @@ class ChunkedDownloads:
 
     def __init__(self, repository: Repository, cache: Path) -> None:
         self._chunks = repository.chunks
+        self._blobs = repository.blobs
         self._url = repository.store.url
         self._cache = cache
 
@@ -93,7 +96,25 @@ class ChunkedDownloads:
             MissingPackageError: Seeds were given, and pyfastcdc is not installed; or the engine is
                 stored as chunks only, and zstd is not installed.
         """
-        if entry.chunks_only:
+        try:
+            return self._fetch(model, read_index, entry, path, progress, seeds)
+        except RepositoryError as error:
+            if not entry.chunks_only:
+                raise
+            if self._blobs.is_whole(entry.engine):  # zoo-farm gc has not collected it yet
+                return None
+            raise RepositoryError(error.message, hint=_HINT) from error
+
+    def _fetch(
+        self,
+        model: str,
+        read_index: Callable[[], ModelIndex],
+        entry: EngineEntry,
+        path: Path,
+        progress: Progress | None,
+        seeds: Sequence[Path],
+    ) -> Transfer | None:
+        if entry.chunks_only and not self._blobs.is_whole(entry.engine):
             self._chunks.must_read()
         if entry.chunks is None or not zstd.is_installed():
             return None

@@ -188,16 +188,17 @@ class Blobs:
             )
         return path
 
-    def damage(self, blob: Blob, scratch: Path) -> str | None:
+    def damage(self, blob: Blob, scratch: Path, pieces: Pieces | None = None) -> str | None:
         """Describes what is wrong with a blob; None if its hash matches.
 
         Args:
             blob: The blob.
             scratch: Directory to make it in if it is not stored as a local file.
+            pieces: What a signed index says that it is assembled from, if it is not stored whole.
         """
         size = self._store.size(blob_key(blob.sha256))
         if size is None:
-            return damage_of_chunks(self._store, blob, scratch)
+            return damage_of_chunks(self._store, blob, scratch, pieces)
         path = self._store.local_path(blob_key(blob.sha256))
         if size != blob.size:
             return f"damaged: it has {size:,} bytes instead of {blob.size:,}"
@@ -207,25 +208,35 @@ class Blobs:
         return None if sha256_file(path) == blob.sha256 else "damaged"
 
 
-def damage_of_chunks(store: ObjectStore, blob: Blob, scratch: Path) -> str | None:
+def damage_of_chunks(
+    store: ObjectStore, blob: Blob, scratch: Path, pieces: Pieces | None = None
+) -> str | None:
     """Describes what is wrong with the chunks of a blob; None if they make up the blob.
 
     Args:
         store: The repository's store.
         blob: The blob.
         scratch: Directory to make it in.
+        pieces: What it is assembled from, if a signed index says so.
 
     Raises:
         MissingPackageError: zstd is not installed.
     """
-    path = scratch / blob.sha256
+    path, chunks = scratch / blob.sha256, ChunkedBlobs(store)
     try:
-        pieces = Blobs(store).pieces(blob)
+        pieces = pieces or chunks.pieces.read(blob.sha256)
         if pieces is None:
             return "missing"
-        ChunkedBlobs(store).assemble(pieces, path, partial=path.with_name(f"{path.name}.part"))
-    except (KeyError, RepositoryError) as error:
-        return f"damaged: {error.message if isinstance(error, RepositoryError) else 'missing'}"
+        for part in pieces.blobs:
+            size = store.size(blob_key(part.sha256))
+            if size is None or size < part.size:
+                found = "missing" if size is None else f"cut short to {size:,} bytes"
+                return f"missing, because blob {part.sha256} of its chunks is {found}"
+        chunks.assemble(pieces, path, partial=path.with_name(f"{path.name}.part"))
+    except KeyError:
+        return "missing, because a blob of its chunks was removed meanwhile"
+    except RepositoryError as error:
+        return f"damaged: {error.message}"
     return None
 
 

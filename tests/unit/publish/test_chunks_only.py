@@ -284,7 +284,9 @@ def test_a_lost_part_is_an_error(only: Signed, lost: str, tmp_path: Path) -> Non
         "list": [only.path(blob_key(entry.chunks.sha256))],
     }[lost]:
         path.unlink()
-    assert only.repository.blobs.damage(entry.engine, tmp_path) == "missing"
+    damage = only.repository.blobs.damage(entry.engine, tmp_path)
+    assert damage is not None
+    assert damage.startswith("missing")
     assert not only.repository.blobs.has(entry.engine)
     with pytest.raises(RepositoryError, match="missing"):
         only.repository.blobs.fetch(entry.engine, tmp_path / "file")
@@ -312,3 +314,88 @@ def test_check_repairs_what_shares_a_damaged_pack(
     assert run_cli(farm_parser(), ["check", "--store", store]) == 0
     assert pull(only.client(), "n").engine.read_bytes() == engine(7)
     assert only.repository.blobs.has(other.engine)
+
+
+def spoil(signed: Signed, what: str) -> str:
+    """Damages what the current engine is put together from; returns the digest of that."""
+    (entry, *_) = signed.client("spoiler").model("m").current
+    assert entry.chunks is not None
+    (pack, *_) = pack_paths(signed)
+    path = signed.path(blob_key(entry.chunks.sha256)) if "list" in what else pack
+    if what.startswith("lost"):
+        path.unlink()
+    elif what.startswith("short"):
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        path.write_bytes(bytes(path.stat().st_size))
+    return path.name
+
+
+def farm(signed: Signed, *arguments: str) -> int:
+    keys = ["--keys", str(signed.folder / "keys")] if arguments[0] == "chunks" else []
+    store = str(signed.folder / "store")
+    return run_cli(farm_parser(), [*arguments, *keys, "--store", store])
+
+
+@pytest.mark.parametrize(
+    "what", ["changed pack", "lost pack", "short pack", "changed list", "lost list", "short list"]
+)
+def test_what_is_still_stored_whole_is_read_and_its_chunks_checked(
+    signed: Signed, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signed.release("m", ENGINE)
+    in_chunks(signed, Chunking.ONLY)
+    digest = spoil(signed, what)
+    assert pull(signed.client("reader")).engine.read_bytes() == ENGINE
+    assert pull(signed.client("another"), whole=True).engine.read_bytes() == ENGINE
+    assert farm(signed, "check") == 10
+    assert digest in capsys.readouterr().out
+    assert farm(signed, "check", "--repair") == 0
+    assert "zoo-farm chunks only makes the chunks again" in capsys.readouterr().out
+    assert farm(signed, "chunks", "only") == 0
+    assert farm(signed, "check") == 0
+    collect_all(signed)
+    assert pull(signed.client("later")).engine.read_bytes() == ENGINE
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"{}"])
+def test_a_lost_pointer_costs_nothing(
+    only: Signed, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = only.path(pieces_key(BLOBS[2].sha256))
+    path.unlink() if content is None else path.write_bytes(content)
+    assert farm(only, "check") == 10
+    said = capsys.readouterr().out
+    assert said == f"{pieces_key(BLOBS[2].sha256)} is missing or damaged\n"
+    assert farm(only, "check", "--repair") == 0
+    assert farm(only, "check") == 0
+    assert len(list(only.store.list("records/"))) == 2
+    assert pull(only.client()).engine.read_bytes() == OTHER
+
+
+@pytest.mark.parametrize("content", [None, b"{"])
+def test_the_whole_comes_back_without_a_pointer(only: Signed, content: bytes | None) -> None:
+    path = only.path(pieces_key(BLOBS[2].sha256))
+    path.unlink() if content is None else path.write_bytes(content)
+    assert farm(only, "chunks", "off") == 0
+    assert stored_whole(only) == [True, True, True]
+    assert pull(only.client()).engine.read_bytes() == OTHER
+
+
+def test_what_can_not_be_stored_whole_stays_as_it_is(
+    only: Signed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(only, "lost list")
+    assert farm(only, "chunks", "off") == 10
+    assert BLOBS[2].sha256 in capsys.readouterr().err
+    assert only.client("reader").index().chunks is Chunking.ONLY
+    assert farm(only, "check", "--repair") == 0
+    assert farm(only, "chunks", "off") == 0
+
+
+def test_an_engine_that_can_not_be_stored_as_chunks_is_named(
+    only: Signed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(only, "short list")
+    assert farm(only, "chunks", "only") == 1
+    assert f"engine {BLOBS[2].sha256} is not stored as chunks" in capsys.readouterr().err
