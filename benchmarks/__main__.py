@@ -122,7 +122,15 @@ def write_pages(bench: Bench, results: Path, pages: Path) -> None:
     draw(bench, results / "bench.svg")
     for page in (pages / "README.md", *sorted((pages / "docs").rglob("*.md"))):
         text = page.read_text(encoding="utf-8")
-        if (new := rewritten(text, bench)) != text:
+        try:
+            new = rewritten(text, bench)
+        except KeyError as error:
+            raise UsageError(
+                f"{page}: its figure {error} is not in {results / _RESULTS}, so pages from there "
+                "on are as they were",
+                hint="make bench measures all sections; --pages names other pages",
+            ) from error
+        if new != text:
             write_whole(page, new.encode())
 
 

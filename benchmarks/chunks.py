@@ -142,6 +142,10 @@ def main() -> None:
         "--pull", type=names_of, metavar="MODELS", help="models that are pulled (default: all)"
     )
     options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+    for store in options.stores:
+        check(parser, store, options.pull)
     # Beside the repository, whose files are linked: that works within one file system.
     beside = options.stores[0].resolve().parent
     with (
@@ -181,6 +185,17 @@ def main() -> None:
                 pulled &= options.pull
             if pulled:
                 print(cold(copies, folder, server, options.rounds, pulled), "\n", flush=True)
+
+
+def check(parser: argparse.ArgumentParser, store: Path, pulled: set[str] | None) -> None:
+    """Ends with an error if a repository can't be measured."""
+    index = Repository(LocalStore(store)).index() if store.is_dir() else None
+    if index is None:
+        parser.error(f"{store}: nothing is published in this folder")
+    if index.chunks is not Chunking.OFF:
+        parser.error(f"{store} stores chunks already; zoo-farm chunks off stores engines whole")
+    if unknown := sorted((pulled or set()) - {row.model for row in index.models}):
+        parser.error(f"{store} has no model '{unknown[0]}'")
 
 
 def names_of(text: str) -> set[str]:

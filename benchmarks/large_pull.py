@@ -37,6 +37,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="number of pulls of each kind")
     parser.add_argument("--pull", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.size < 1 or options.rounds < 1:
+        parser.error("--size and --rounds must be 1 or more")
     if options.pull:
         url, root, home = options.pull
         print(json.dumps(pulled(url, Path(root), Path(home))))

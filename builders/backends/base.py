@@ -114,8 +114,9 @@ def read_options(
     except ValidationError as error:
         problem = error.errors()[0]
         name = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
         raise UsageError(
-            f"builder option {name}={problem['input']}: {problem['msg']}",
+            f"builder option {name}={problem['input']}: {message[0].lower()}{message[1:]}",
             hint=f"the default of {title} is {name}={getattr(defaults, name, '')}",
         ) from error
 

@@ -8,10 +8,11 @@ the version supports it, and every finished engine is inspected for its precisio
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from typing_extensions import NotRequired
 
 from builders.backends.base import Options
@@ -30,6 +31,14 @@ _FIRST_SAME_COMPUTE_CAPABILITY = (10, 9)
 _FIRST_TACTICS = (10, 13)  # the first whose names were looked up
 
 FREE, RECORDED = "free", "recorded"
+
+
+def _known_tactics(text: str) -> str:
+    if text not in (FREE, RECORDED, "locked") and not re.fullmatch("[0-9a-f]{64}", text):
+        raise ValueError(
+            f"'{text}' is not free, recorded, locked or the SHA-256 of a stored file of tactics"
+        )
+    return text
 
 
 class TensorRTOptions(OmitsDefaults, Options):
@@ -64,7 +73,7 @@ class TensorRTOptions(OmitsDefaults, Options):
     strongly_typed: bool = True
     precision_constraints: PrecisionConstraints = "none"
     tf32: Literal[False] = False
-    tactics: Annotated[str, Field(pattern="^(free|recorded|locked|[0-9a-f]{64})$")] = FREE
+    tactics: Annotated[str, AfterValidator(_known_tactics)] = FREE
 
     @property
     def tactics_lock(self) -> str | None:

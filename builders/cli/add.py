@@ -45,7 +45,7 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("--family", help="its family (default: that of related manifests)")
     parser.add_argument(
-        "--cut", choices=list(Cut),
+        "--cut", choices=tuple(map(str, Cut)),
         help="where features are taken (default: where the network itself pools)",
     )  # fmt: skip
     size = parser.add_mutually_exclusive_group()

@@ -24,7 +24,7 @@ def add_commands(commands: Any) -> None:
     parser = add_arguments(commands, "chunks", chunks)
     parser.add_argument(
         "wanted",
-        choices=tuple(Chunking),
+        choices=tuple(map(str, Chunking)),
         metavar="|".join(Chunking),
         help="on: also store engines as chunks, now and at every publish; only: store engines and "
         "ONNX exports as chunks, not whole; off: whole, without chunks",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from zoo.repository.chunked import unpacked
 from zoo.repository.repository import Repository
 from zoo.schema.chunks import Pieces
 from zoo.schema.index import EngineEntry, ModelIndex
@@ -68,12 +70,17 @@ def stated_pieces(repository: Repository) -> dict[str, Stated]:
     for index in repository.model_indexes():
         named = Listed.of(index)
         for sha256, listed in {**named.onnx, **named.engines}.items():
-            try:
-                pieces = repository.chunks.pieces_of(sha256, listed)
-            except (KeyError, RepositoryError):
-                pieces = None
+            pieces = _pieces(repository, sha256, listed)
             stated[sha256] = Stated(sha256=sha256, listed=listed, pieces=pieces)
     return stated
+
+
+def _pieces(repository: Repository, sha256: str, listed: Blob) -> Pieces | None:
+    with suppress(KeyError, RepositoryError, ValueError):
+        chunks = unpacked(repository.chunks.read(listed))
+        if chunks.whole.sha256 == sha256:
+            return Pieces(whole=chunks.whole, listed=listed, packs=chunks.packs)
+    return None
 
 
 def naming(index: ModelIndex, lists: Listed) -> ModelIndex:

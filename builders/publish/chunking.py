@@ -183,10 +183,13 @@ def must_be_able(repository: Repository) -> None:
     Raises:
         MissingPackageError: The extra ``chunks`` is not installed.
     """
-    if not (can_cut() and zstd.is_installed()):
+    packages = {"pyfastcdc": can_cut(), "zstd": zstd.is_installed()}
+    lacking = [name for name, is_there in packages.items() if not is_there]
+    if lacking:
+        verb = "is" if len(lacking) == 1 else "are"
         raise MissingPackageError(
-            f"{repository.store.url} stores engines as chunks, for which pyfastcdc and zstd are "
-            "not installed",
+            f"{repository.store.url} stores engines as chunks, for which {' and '.join(lacking)} "
+            f"{verb} not installed",
             hint=f"{zstd.INSTALL}, or turn it off: zoo-farm chunks off",
         )
 

@@ -135,7 +135,8 @@ class Recogniser:
             return
         for known in self._looked_up(source):
             key = key_of(known.sample)
-            line = self._keys.find(key, partial(self._is_line_of, known.digest))
+            meant = partial(_is_line_of, self._log, self._rows, known.digest)
+            line = self._keys.find(key, meant)
             row = self._row(line, known.digest)
             self._count(line, row, known.label)
             if row is None:
@@ -201,21 +202,12 @@ class Recogniser:
             sample = replace(sample, read=lambda: loaded)
         return Known(sample=sample, label=label, digest=digest)
 
-    def _is_line_of(self, digest: str | None, line: int) -> bool:
-        """Whether a line of the log is of an image with this digest, or of one that was skipped."""
-        row = self._log.rows[line]
-        if digest is None:
-            return row < 0
-        return row >= 0 and self._rows.is_of(row, bytes.fromhex(digest))
-
     def _row(self, line: int | None, digest: str | None) -> int | None:
         """Returns the row of a digest: the given line's if it matches, else the first."""
         if digest is None:
             return None
-        if line is not None:
-            row = self._log.rows[line]
-            if row >= 0 and self._rows.is_of(row, bytes.fromhex(digest)):
-                return row
+        if line is not None and _is_line_of(self._log, self._rows, digest, line):
+            return self._log.rows[line]
         return self._rows.find(digest)
 
     def _count(self, line: int | None, row: int | None, label: str | None) -> None:
@@ -274,6 +266,14 @@ class Recogniser:
                 f"{self._folder} {why}, and you may not write to it",
                 hint="copy the folder to one of your own and name it with -o",
             )
+
+
+def _is_line_of(log: Log, rows: Rows, digest: str | None, line: int) -> bool:
+    """Whether a line of a log is of an image with this digest, or of one that was skipped."""
+    row = log.rows[line]
+    if digest is None:
+        return row < 0
+    return row >= 0 and rows.is_of(row, bytes.fromhex(digest))
 
 
 def _lines(folder: Path, count: int) -> Iterator[LogLine]:

@@ -270,7 +270,9 @@ def client_parser(*, of_repositories: bool = False) -> argparse.ArgumentParser:
         help="only engines for these GPUs, such as sm86 or rtx3080 (default: all)",
     )
     parsers["mirror"].add_argument(
-        "--precision", choices=PRECISIONS, help="only engines of this precision (default: all)"
+        "--precision",
+        choices=tuple(map(str, PRECISIONS)),
+        help="only engines of this precision (default: all)",
     )
     parsers["pull"].add_argument(
         "-o",

@@ -56,7 +56,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=PRECISIONS,
+        choices=tuple(map(str, PRECISIONS)),
         help="precision of the engine (default: the fastest that is close to fp32)",
     )
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,9 +98,12 @@ class EngineFiles:
 
 def not_writable(path: Path, error: OSError) -> RepositoryError:
     """Returns the error for a file of the cache that can't be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return RepositoryError(
         f"can't write {path.parent}: {error.strerror}",
-        hint="set ZOO_HOME to a folder that you may write to",
+        hint="free some space, or set ZOO_HOME to a folder on another disk"
+        if full
+        else "set ZOO_HOME to a folder that you may write to",
     )
 
 

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,13 +46,19 @@ def own_partial(path: Path) -> Iterator[Path]:
 
 
 def _is_left(partial: Path, name: str) -> bool:
-    """Whether no process writes a download any more."""
+    """Whether a file is a download that no process writes any more.
+
+    Whatever else may stand there, above all a link, would be written through.
+    """
+    try:
+        found = partial.lstat()
+    except OSError:
+        return False
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        return False
     match = _NAME.fullmatch(partial.name.removeprefix(name))
     if match is None or match["host"] != _HOST:
-        try:
-            return time.time() - partial.stat().st_mtime > _QUIET
-        except OSError:
-            return False
+        return time.time() - found.st_mtime > _QUIET
     if int(match["pid"]) == os.getpid():
         return partial not in _active
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -167,27 +167,6 @@ class ChunkedBlobs:
             RepositoryError: It is damaged, invalid or about another blob.
         """
         return listed, *self.list_of(whole, listed).packs
-
-    def pieces_of(self, sha256: str, listed: Blob) -> Pieces:
-        """Returns what a list says that a blob is assembled from.
-
-        Args:
-            sha256: The blob's digest.
-            listed: Its list, as a signed index names it.
-
-        Raises:
-            KeyError: The list is missing.
-            RepositoryError: It is damaged, invalid or about another blob.
-        """
-        data = self.read(listed)
-        with suppress(ValueError):
-            chunks = unpacked(data)
-            if chunks.whole.sha256 == sha256:
-                return Pieces(whole=chunks.whole, listed=listed, packs=chunks.packs)
-        raise RepositoryError(
-            f"{self._store.url}: blob {listed.sha256} is not the list of chunks of blob {sha256}",
-            hint=_HINT,
-        )
 
     def parse(self, data: bytes, whole: Blob) -> ChunkList:
         """Parses the list of a blob.

@@ -100,7 +100,7 @@ def _zstd() -> ModuleType:
             from compression import zstd
         else:
             from backports import zstd
-    except ModuleNotFoundError as error:
+    except ImportError as error:  # another package may have a folder of the same name
         raise MissingPackageError("zstd is not installed", hint=INSTALL) from error
     module: ModuleType = zstd
     return module

@@ -304,3 +304,15 @@ def test_a_root_is_trusted_where_it_can_not_be_remembered(
     home = roots.TrustHome(roots=tmp_path / "roots", verified=tmp_path / "verified")
     assert roots.trusted_root(signed.store, home, str(root)) == root.read_bytes()
     assert home.root(signed.store.url) is None
+
+
+@pytest.mark.parametrize("how", ["symbolic", "hard"])
+def test_a_link_is_never_written_through(how: str, tmp_path: Path) -> None:
+    path, other = tmp_path / "engine", tmp_path / "precious"
+    other.write_text("precious")
+    left = path.with_name(f"engine.{partials._HOST}-4194305-abcdef01.part")  # of no process
+    left.symlink_to(other) if how == "symbolic" else left.hardlink_to(other)
+    with own_partial(path) as own:
+        assert not own.exists()
+        own.write_text("engine")
+    assert other.read_text() == "precious"
