@@ -40,6 +40,8 @@ Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_lengt
 Text = Annotated[str, StringConstraints(min_length=1, max_length=600, strip_whitespace=True)]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Revision = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|unlocked)$")]
+RepositoryName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+SafetensorsName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+\.safetensors$")]
 StateName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$", max_length=200)]
 TensorPrefix = Annotated[str, StringConstraints(pattern=r"^([\w-]+\.)*$", max_length=200)]
 Lockable = Sha256 | Literal["unlocked"]
@@ -96,9 +98,9 @@ class HubWeights(_Frozen):
     """
 
     source: Literal["hub"]
-    repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+    repository: RepositoryName
     revision: Revision = UNLOCKED
-    file: Annotated[str, StringConstraints(pattern=r"^[\w.-]+\.safetensors$")] = "model.safetensors"
+    file: SafetensorsName = "model.safetensors"
     sha256: Lockable = UNLOCKED
     size: Annotated[int, Field(gt=0)] | Literal["unlocked"] = UNLOCKED
     digest_from: DigestFrom | None = None
