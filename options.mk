@@ -27,7 +27,7 @@ define OPTIONS_HELP
   LABELLED        a folder of photos with one subfolder per class: adds a linear probe to the verdict (default: none)
   WEIGHTS         manifest, seeded (default: manifest)
   LOCKED          1: refuse weights that neither the manifest nor manifests.lock states; make lock then checks the lock without a network (default: off; always on for make nightly and MATRIX)
-  UPGRADE         ids, globs, families whose locked weights make lock replaces with those that the hub has now (default: none)
+  UPGRADE         ids, globs, families whose locked weights make lock replaces with those that the hub has now; without MODELS, it asks about no others (default: none)
   STORE           a directory, s3://bucket/prefix (default: _repository; _repository-seeded for a dry run)
   KEYS            folder of the keys that sign the store (default: beside a local repository, created if missing)
   SITE            a directory (default: _site; _site-seeded for a dry run)

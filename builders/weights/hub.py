@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from builders.weights import hub_errors
 from builders.weights.hub_errors import NotThereError
+from builders.weights.locks import NAME
 from builders.weights.standing import digest_words, what_now
 from zoo.schema.manifest import UNLOCKED, HubWeights
 from zoo.util.digest import sha256_file
@@ -43,7 +44,8 @@ def fetch(model: str, weights: HubWeights) -> Path:
 
     Raises:
         WeightsError: The hub can't be reached, has no such file or revision, or the file's hash
-            differs from the locked one; such a file does not stay in the cache.
+            differs from the locked one; such a file does not stay in the cache. Or the hash is the
+            locked one and the stated size is not the file's.
     """
     _client()
     if (cached := _cached(model, weights)) is not None:
@@ -89,7 +91,8 @@ def _cached(model: str, weights: HubWeights) -> Path | None:
             continue
         path = Path(found)
         digest = sha256_file(path)
-        if digest == weights.sha256 and weights.size in (UNLOCKED, path.stat().st_size):
+        if digest == weights.sha256:
+            _check_size(model, _where(weights, revision), path, weights)
             return path
         if path.resolve().name != digest:  # the cache names files by their hash
             damage = _described(path, digest)
@@ -152,11 +155,25 @@ def _download(model: str, weights: HubWeights, revision: str) -> Path:
 
 def _check(model: str, where: str, path: Path, weights: HubWeights) -> None:
     digest = sha256_file(path)
-    if digest == weights.sha256 and weights.size in (UNLOCKED, path.stat().st_size):
+    if digest == weights.sha256:
+        _check_size(model, where, path, weights)
         return
     described = _described(path, digest).removeprefix("has ")
     _remove(path)
     raise _other(model, where, described, weights)
+
+
+def _check_size(model: str, where: str, path: Path, weights: HubWeights) -> None:
+    """Raises WeightsError if a file with the locked hash has another size than the stated one."""
+    size = path.stat().st_size
+    if weights.size in (UNLOCKED, size):
+        return
+    raise WeightsError(
+        f"{model}: {where} has the locked sha256 and {size} bytes; the stated size, "
+        f"{weights.size} bytes, is wrong",
+        hint=f"correct weights.size in {model}.toml to {size}; if {NAME} states it, "
+        f"make lock UPGRADE={model} corrects it there",
+    )
 
 
 def _other(model: str, where: str, described: str, weights: HubWeights) -> WeightsError:

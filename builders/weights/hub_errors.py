@@ -9,6 +9,7 @@ from zoo.util.errors import WeightsError
 
 _DRY_RUN = "for a dry run without a hub: WEIGHTS=seeded"
 _LOGIN = ".venv/bin/hf auth login"
+_COMMIT = re.compile(r"[0-9a-f]{12}")  # as messages shorten them
 _LOGIN_OF_URL = re.compile(r"://[^/@\s]+@")
 
 
@@ -107,12 +108,21 @@ def _refused(model: str, where: str, error: Exception) -> WeightsError:
     if status == 404:
         return NotThereError(
             f"{model}: {where}: the hub answers 404: no such {_missing(error)}",
-            hint=f"correct [weights] in {model}.toml; make lock UPGRADE={model} looks for the "
-            f"newest revision; {_DRY_RUN}",
+            hint=f"correct [weights] in {model}.toml; {_elsewhere(model, where)}{_DRY_RUN}",
         )
     return WeightsError(
         f"{model}: {where}: the hub answers {status or 'nothing'}",
         hint=f"try again later; {_DRY_RUN}",
+    )
+
+
+def _elsewhere(model: str, where: str) -> str:
+    """Returns what helps if only the revision is missing; nothing if none was asked for."""
+    revision = where.partition("@")[2].partition(" ")[0]
+    if not _COMMIT.fullmatch(revision):
+        return ""
+    return (
+        f"if manifests.lock states that revision, make lock UPGRADE={model} looks for the newest; "
     )
 
 

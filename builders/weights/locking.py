@@ -78,8 +78,11 @@ def _write(
         for name, pin in pins.items():
             weights, there = manifests[name].weights, kept.get(name)
             assert isinstance(weights, HubWeights)
-            if there is None or not there.is_of(weights):
+            if there is None:
                 new[name] = pin
+            elif not there.is_of(weights):
+                if (error := locks.contradiction(name, weights, there)) is not None:
+                    errors[name] = error
             elif there.sha256 != pin.sha256:
                 errors[name] = other_hash(name, pin, there)
         if new:

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from builders.weights.standing import origins
 from zoo.schema.manifest import (
     UNLOCKED,
     Commit,
@@ -21,6 +22,8 @@ from zoo.schema.manifest import (
     HubWeights,
     Id,
     Manifest,
+    RepositoryName,
+    SafetensorsName,
     read_manifests,
 )
 from zoo.util.digest import Sha256
@@ -39,6 +42,7 @@ _HEAD = (
     "had the hash.",
 )
 _PINS = ("sha256", "size", "revision")
+_BOUND = ("repository", "file")
 
 
 class Pin(BaseModel):
@@ -57,17 +61,23 @@ class Pin(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    repository: str
-    file: str
+    repository: RepositoryName
+    file: SafetensorsName
     revision: Commit
     sha256: Sha256
     size: Annotated[int, Field(gt=0)]
     digest_from: Annotated[DigestFrom, Field(strict=False)]
-    moved_to: str | None = None
+    moved_to: RepositoryName | None = None
     hub: str | None = None
 
+    @model_validator(mode="after")
+    def _moved_elsewhere(self) -> Pin:
+        if self.moved_to == self.repository:
+            raise ValueError(f"moved_to is the repository's own name, {self.repository}")
+        return self
+
     def is_of(self, weights: HubWeights) -> bool:
-        """Whether it is of these weights, not of those that the model had before."""
+        """Whether it is of the repository and the file of these weights."""
         return (self.repository, self.file) == (weights.repository, weights.file)
 
 
@@ -154,18 +164,38 @@ def with_lock(manifest: Manifest, locks: Locks) -> Manifest:
         ManifestError: The two state different values.
     """
     weights, pin = manifest.weights, locks.models.get(manifest.id)
-    if not isinstance(weights, HubWeights) or pin is None or not pin.is_of(weights):
+    if not isinstance(weights, HubWeights) or pin is None:
         return manifest
-    for field in _PINS:
-        stated, locked = getattr(weights, field), getattr(pin, field)
-        if stated not in (UNLOCKED, locked):
-            raise ManifestError(
-                f"{manifest.id}: weights.{field}: the manifest states {stated}, {NAME} {locked}",
-                hint=f"if the manifest is right, make lock UPGRADE={manifest.id} looks the weights "
-                "up again; it never overrides the manifest",
-            )
+    if (error := contradiction(manifest.id, weights, pin)) is not None:
+        raise error
     added = {field: getattr(pin, field) for field in (*_PINS, "digest_from")}
     return manifest.model_copy(update={"weights": weights.model_copy(update=added)})
+
+
+def contradiction(model: str, weights: HubWeights, pin: Pin) -> ManifestError | None:
+    """Returns the error that an entry contradicts the manifest; None if it does not.
+
+    Args:
+        model: Manifest id.
+        weights: As the manifest states them.
+        pin: The entry.
+    """
+    for field in (*_BOUND, *_PINS):
+        stated, locked = getattr(weights, field), getattr(pin, field)
+        if stated not in (UNLOCKED, locked):
+            return ManifestError(
+                f"{model}: weights.{field}: the manifest states {stated}, {NAME} {locked}",
+                hint=f"if the manifest is right, make lock UPGRADE={model} looks the weights "
+                "up again; it never overrides the manifest",
+            )
+    if pin.digest_from not in origins(weights):
+        states = f"states {weights.digest_from}" if weights.digest_from else "states none"
+        return ManifestError(
+            f"{model}: weights.digest_from: the manifest {states}, {NAME} {pin.digest_from}",
+            hint=f"{NAME} may state {' or '.join(dict.fromkeys(origins(weights)))}; if the "
+            f"manifest is right, make lock UPGRADE={model} looks the weights up again",
+        )
+    return None
 
 
 def read_locked(folder: Path) -> tuple[dict[str, Manifest], dict[str, ManifestError]]:

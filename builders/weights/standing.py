@@ -43,12 +43,29 @@ def digest_words(weights: HubWeights) -> str:
     return DIGEST_FACTS[weights.digest_from].words if weights.digest_from else "the manifest states"
 
 
-def what_now(model: str, weights: HubWeights) -> str:
-    """Returns what to do if a file of a hub has another hash than the locked one."""
+def origins(weights: HubWeights) -> tuple[DigestFrom, ...]:
+    """Returns who may state the hash in an entry of the lock.
+
+    Only a manifest can say that public files record a hash; a download may have confirmed any.
+
+    Args:
+        weights: As the manifest states them, without what the lock adds.
+    """
+    return (weights.digest_from or DigestFrom.HUB, DigestFrom.DOWNLOAD)
+
+
+def what_now(model: str, weights: HubWeights, *, by_manifest: bool = False) -> str:
+    """Returns what to do if a file of a hub has another hash than the locked one.
+
+    Args:
+        model: Manifest id.
+        weights: The weights.
+        by_manifest: Whether the manifest itself pins them: then an upgrade changes nothing.
+    """
     doubt = DIGEST_FACTS[weights.digest_from or DigestFrom.HUB].doubt
-    if weights.digest_from in (DigestFrom.HUB, DigestFrom.DOWNLOAD):
+    if weights.digest_from in (DigestFrom.HUB, DigestFrom.DOWNLOAD) and not by_manifest:
         return f"{doubt}. If it was replaced for a reason, make lock UPGRADE={model} accepts it"
     return (
-        f'{doubt}. To trust the hub instead, write "unlocked" for sha256 and size into '
-        f"{model}.toml, without digest_from, then make lock UPGRADE={model}"
+        f'{doubt}. To trust the hub instead, write "unlocked" for revision, sha256 and size '
+        f"into {model}.toml, without digest_from, then make lock UPGRADE={model}"
     )

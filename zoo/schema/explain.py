@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
 from pydantic_core import ErrorDetails
@@ -38,6 +38,24 @@ SchemaNode = TypedDict(
     total=False,
 )
 """The keywords of a JSON schema that list a table's fields."""
+
+
+def true_problems(problems: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Returns errors without those that say that a list is too short since its items are wrong.
+
+    Pydantic counts only the items that are right, and every list that a manifest may not leave
+    empty needs one.
+    """
+    return [
+        problem
+        for problem in problems
+        if problem["type"] != "too_short"
+        or not any(_is_inside(other["loc"], problem["loc"]) for other in problems)
+    ]
+
+
+def _is_inside(place: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return len(place) > len(outer) and place[: len(outer)] == outer
 
 
 def explain(problem: ErrorDetails, schema: SchemaNode) -> str:

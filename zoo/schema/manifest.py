@@ -24,9 +24,10 @@ from pydantic import (
 )
 from typing_extensions import assert_never
 
-from zoo.schema.explain import SchemaNode, explain
+from zoo.schema.explain import SchemaNode, explain, true_problems
 from zoo.schema.floors import OwnTolerance, Tolerance, looser_by, tolerance
 from zoo.schema.omitted import OmitsDefaults
+from zoo.schema.refused import refused_values
 from zoo.schema.targets import Precision
 from zoo.util.digest import Sha256
 from zoo.util.errors import ManifestError
@@ -40,6 +41,8 @@ Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$", max_lengt
 Text = Annotated[str, StringConstraints(min_length=1, max_length=600, strip_whitespace=True)]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Revision = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|unlocked)$")]
+RepositoryName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+SafetensorsName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+\.safetensors$")]
 StateName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$", max_length=200)]
 TensorPrefix = Annotated[str, StringConstraints(pattern=r"^([\w-]+\.)*$", max_length=200)]
 Lockable = Sha256 | Literal["unlocked"]
@@ -52,6 +55,7 @@ Side = Annotated[int, Field(ge=32, le=2048)]
 InputSize: TypeAlias = Side | tuple[Side, Side]
 """Pixels of the side of a square input, or height and width."""
 
+_LARGEST_IMAGE = 4096  # pixels of a side that a network is made for
 
 _SCHEMA_HINT = "the fields and their ranges are in manifests/schema.json"
 
@@ -96,9 +100,9 @@ class HubWeights(_Frozen):
     """
 
     source: Literal["hub"]
-    repository: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+    repository: RepositoryName
     revision: Revision = UNLOCKED
-    file: Annotated[str, StringConstraints(pattern=r"^[\w.-]+\.safetensors$")] = "model.safetensors"
+    file: SafetensorsName = "model.safetensors"
     sha256: Lockable = UNLOCKED
     size: Annotated[int, Field(gt=0)] | Literal["unlocked"] = UNLOCKED
     digest_from: DigestFrom | None = None
@@ -436,6 +440,35 @@ class Manifest(_Frozen):
     deviations: dict[Fact, Text] = {}
     catalog: CatalogText
 
+    @field_validator("precisions")
+    @classmethod
+    def _each_once(cls, precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:
+        twice = [each for each in dict.fromkeys(precisions) if precisions.count(each) > 1]
+        if twice:
+            raise ValueError(f"{', '.join(twice)} is listed more than once")
+        return precisions
+
+    @model_validator(mode="after")
+    def _made_for_its_input(self) -> Manifest:
+        """A network of another size than the input's would resample its embeddings once more."""
+        if "img_size" not in self.arguments:
+            return self
+        size = self.arguments["img_size"]
+        pixels = size if isinstance(size, tuple) else (size,)
+        if not all(type(side) is int and 1 <= side <= _LARGEST_IMAGE for side in pixels):
+            raise ValueError(
+                f"arguments.img_size: {size!r}: a number of pixels from 1 to {_LARGEST_IMAGE} is "
+                "needed, or a list of two, [height, width]"
+            )
+        if sides(cast(InputSize, size)) != (self.preprocess.height, self.preprocess.width):
+            stated = size if isinstance(size, int) else list(cast(tuple[int, int], size))
+            raise ValueError(
+                f"arguments.img_size: {stated} is not preprocess.input_size, "
+                f"{self.preprocess.pixels}: position embeddings would be resampled twice; state "
+                "the same size in both"
+            )
+        return self
+
     @model_validator(mode="after")
     def _reasons_given(self) -> Manifest:
         for precision, own in self.tolerance.items():
@@ -461,8 +494,9 @@ def load_manifest(path: Path) -> Manifest:
     """Reads one manifest.
 
     Raises:
-        ManifestError: The file is not TOML, or a field is missing, unknown or out of range. The
-            message names the file, the field's path, the value and what is allowed.
+        ManifestError: The file is not TOML, or a field is missing, unknown or out of range, or has
+            a date or control characters. The message names the file, the field's path, the value
+            and what is allowed.
     """
     try:
         data = read_toml(path)
@@ -470,12 +504,14 @@ def load_manifest(path: Path) -> Manifest:
         raise ManifestError(f"{path}: can't be read: {error.strerror}") from error
     except ValueError as error:
         raise ManifestError(f"{path}: not TOML: {error}") from error
+    if refused := refused_values(data):
+        raise ManifestError("\n".join(f"{path}: {line}" for line in refused), hint=_SCHEMA_HINT)
     try:
         # As JSON, strict mode accepts lists as tuples but not "224" as a number.
-        manifest = Manifest.model_validate_json(json.dumps(data, default=str), strict=True)
+        manifest = Manifest.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         schema = cast(SchemaNode, Manifest.model_json_schema())
-        lines = [explain(problem, schema) for problem in error.errors()]
+        lines = [explain(problem, schema) for problem in true_problems(error.errors())]
         raise ManifestError(
             "\n".join(f"{path}: {line}" for line in lines),
             hint=_SCHEMA_HINT,

@@ -41,6 +41,8 @@ the search itself would take the square of a long word."""
 
 _PIECE = 2**20  # bytes per read
 
+_BYTE_ORDER_MARK = "\ufeff"
+
 _REPEATED = re.compile(r"^[ \t]*\[", re.MULTILINE)
 _MOST_TABLES = 20_000
 
@@ -114,6 +116,8 @@ def parse_toml(text: str) -> Any:
         raise ValueError(f"{len(text):,} characters of TOML; at most {LARGEST_TOML:,} are read")
     if _DOTTED.search(text) or len(_REPEATED.findall(text)) > _MOST_TABLES:
         raise ValueError("it has keys of too many parts, or too many tables")
+    if text.startswith(_BYTE_ORDER_MARK):  # the parser's message shows nothing: it is invisible
+        raise ValueError("it begins with a byte order mark (BOM): save it as UTF-8 without one")
     try:
         table = toml.loads(text)
     except RecursionError:

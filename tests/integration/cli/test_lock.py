@@ -297,14 +297,140 @@ def test_an_entry_without_a_manifest_goes(served: FakeHub, folder: Path) -> None
     assert "vgg16_bn: removed" in done.stdout
 
 
-def test_another_repository_is_locked_anew(served: FakeHub, folder: Path) -> None:
+@pytest.mark.parametrize("pinned", [False, True])
+def test_another_repository_is_locked_with_upgrade_alone(
+    served: FakeHub, folder: Path, pinned: bool
+) -> None:
     lock(folder)
+    before = lock_path(folder).read_bytes()
     path = folder / "resnet50.toml"
     path.write_text(path.read_text().replace(f'"{RESNET}"', f'"{VGG}"'))
-    assert lock(folder, "--locked").returncode == 4
-    done = lock(folder)
+    now = expected(served, VGG)
+    if pinned:
+        pin(path, now.sha256, revision=now.revision, size=now.size)
+    for arguments in (["--locked"], []):
+        done = lock(folder, *arguments)
+        assert done.returncode == 3
+        assert RESNET in done.stderr
+        assert VGG in done.stderr
+        assert "UPGRADE=resnet50" in done.stderr
+        assert lock_path(folder).read_bytes() == before
+    done = lock(folder, "--upgrade", "resnet50")
     assert done.returncode == 0, done.stderr
-    assert pins(folder)["resnet50"] == expected(served, VGG)
+    assert pins(folder)["resnet50"] == now
+    assert lock(folder, "--locked").returncode == 0
+
+
+def test_a_stated_size_that_is_not_the_hubs_is_refused(served: FakeHub, folder: Path) -> None:
+    path, right = folder / "resnet50.toml", expected(served, RESNET)
+    opened = path.read_text()
+    for stated in ({}, {"revision": right.revision}):
+        pin(path, right.sha256, size=17, **stated)
+        done = lock(folder, "resnet50")
+        assert done.returncode == 5
+        assert "17 bytes" in done.stderr
+        assert f"{right.size} bytes" in done.stderr
+        assert "resnet50.toml" in done.stderr
+        assert not lock_path(folder).exists()
+        path.write_text(opened)
+    path.write_text(opened.replace('size = "unlocked"', "size = 17"))  # and no hash
+    assert lock(folder, "resnet50").returncode == 5
+    assert not lock_path(folder).exists()
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_locked_size_that_is_not_the_hubs_is_refused(
+    served: FakeHub, folder: Path, tmp_path: Path, newer: bool
+) -> None:
+    lock(folder, "resnet50")
+    right = pins(folder)["resnet50"]
+    text = lock_path(folder).read_text()
+    lock_path(folder).write_text(text.replace(f"size = {right.size}", "size = 17"))
+    if newer:
+        served.commit(RESNET)
+        put(served, RESNET, b"better", tmp_path)
+    done = lock(folder, "resnet50")
+    assert done.returncode == 5
+    assert "17 bytes" in done.stderr
+    assert f"{right.size} bytes" in done.stderr
+    if not newer:
+        assert_golden("weights/lock-other-size", done.stderr)
+        done = lock(folder, "--upgrade", "resnet50")
+        assert done.returncode == 0, done.stderr
+        assert "upgraded" not in done.stdout
+        assert pins(folder)["resnet50"] == right
+
+
+def test_a_name_that_the_repository_never_got_is_refused(served: FakeHub, folder: Path) -> None:
+    lock(folder, "resnet50")
+    right = pins(folder)["resnet50"]
+    with lock_path(folder).open("a") as stream:
+        stream.write('moved_to = "someone/else"\n')
+    done = lock(folder, "resnet50")
+    assert done.returncode == 5
+    assert "someone/else" in done.stderr
+    done = lock(folder, "--upgrade", "resnet50")
+    assert done.returncode == 0, done.stderr
+    assert "upgraded from" not in done.stdout  # neither revision nor hash changed
+    assert "moved_to from someone/else to none" in done.stdout
+    assert pins(folder)["resnet50"] == right
+
+
+def test_an_origin_that_the_manifest_does_not_state_is_refused(
+    served: FakeHub, folder: Path
+) -> None:
+    pin(folder / "resnet50.toml", sha256(DATA[RESNET]), digest_from="one-public-file")
+    lock(folder, "resnet50")
+    right = pins(folder)["resnet50"]
+    text = lock_path(folder).read_text()
+    lock_path(folder).write_text(text.replace("one-public-file", "public-files"))
+    for arguments in (["resnet50"], ["--locked", "resnet50"]):
+        done = lock(folder, *arguments)
+        assert done.returncode == 3
+        assert_golden("weights/lock-other-origin", done.stderr)
+    done = lock(folder, "--upgrade", "resnet50")
+    assert done.returncode == 0, done.stderr
+    assert pins(folder)["resnet50"] == right
+
+
+@pytest.mark.parametrize("field", ["revision", "sha256"])
+def test_what_a_manifest_pins_is_not_upgraded(
+    served: FakeHub, folder: Path, tmp_path: Path, field: str
+) -> None:
+    lock(folder, "resnet50")
+    path, before = folder / "resnet50.toml", pins(folder)["resnet50"]
+    path.write_text(
+        path.read_text().replace(f'{field} = "unlocked"', f'{field} = "{getattr(before, field)}"')
+    )
+    served.commit(RESNET)
+    put(served, RESNET, b"better", tmp_path)
+    done = lock(folder, "resnet50")
+    assert done.returncode == 0, done.stderr
+    assert "[weights]" in done.stdout
+    assert sha256(b"better") in done.stdout
+
+
+def test_a_lost_file_is_not_said_to_be_locked(served: FakeHub, folder: Path) -> None:
+    copy_open("resnet101", folder)
+    done = lock(folder, "resnet101")
+    assert "answers 404" in done.stderr
+    assert "UPGRADE" not in done.stderr
+
+
+def test_an_upgrade_asks_about_nothing_else(served: FakeHub, folder: Path) -> None:
+    lock(folder)
+    before = pins(folder)
+    copy_open("resnet101", folder)  # which the hub lacks
+    (folder / "broken.toml").write_text("id = 7\n")
+    (folder / "vgg16_bn.toml").unlink()
+    done = lock(folder, "--upgrade", "resnet50")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "resnet50: unchanged\n"
+    assert pins(folder) == before
+    assert lock(folder, "--upgrade", "broken").returncode == 3
+    done = lock(folder, "--models", "resnet101", "--upgrade", "resnet50")
+    assert done.returncode == 5
+    assert "resnet101" in done.stderr
 
 
 def test_a_stated_revision_is_the_one_that_is_locked(

@@ -158,13 +158,21 @@ def test_keys_without_arguments_do_not_mention_them(base: Manifest) -> None:
 def test_a_manifest_states_arguments_in_a_table(tmp_path: Path, line: str, value: Argument) -> None:
     path = tmp_path / "resnet50.toml"
     text = (ROOT / "manifests" / path.name).read_text()
+    if isinstance(value, tuple):
+        text = text.replace("input_size = 224", f"input_size = {list(value)}")
     path.write_text(f"{text}\n[arguments]\n{line}\n")
     (read,) = load_manifest(path).arguments.values()
     assert read == value
     assert type(read) is type(value)
 
 
-@pytest.mark.parametrize("line", ["img_size = [1, 2, 3]", "Img-Size = 3", "img_size = {a = 1}"])
+LINES = [
+    "img_size = [1, 2, 3]", "Img-Size = 3", "img_size = {a = 1}", "x = 2020-01-01",
+    "x = 07:32:00", "x = 2020-01-01T07:32:00Z", 'x = "\\u0000"',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", LINES)
 def test_an_argument_of_another_kind_is_refused(tmp_path: Path, line: str) -> None:
     path = tmp_path / "resnet50.toml"
     text = (ROOT / "manifests" / path.name).read_text()

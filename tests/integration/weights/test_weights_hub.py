@@ -141,10 +141,16 @@ def test_other_bytes_than_the_announced_ones_are_refused_and_removed(
         assert_golden("weights/hub-other-bytes", done.stderr)
 
 
-def test_a_size_that_is_another_is_refused(served: FakeHub) -> None:
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_a_stated_size_that_is_wrong_is_not_the_hubs_fault(
+    served: FakeHub, is_cached: bool
+) -> None:
+    if is_cached:
+        fetch(locked(served))
     done = fetch(locked(served, size=len(DATA) + 1))
     assert done.returncode == 5
-    assert str(len(DATA) + 1) in done.stderr
+    assert_golden("weights/hub-stated-size", done.stderr)
+    assert DATA in cached(Path(os.environ["HF_HOME"]).parent)  # the file is the right one
 
 
 @pytest.mark.parametrize("origin", DigestFrom)

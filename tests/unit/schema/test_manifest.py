@@ -116,3 +116,79 @@ def test_a_damaged_manifest_never_gives_a_traceback(data: st.DataObject) -> None
             load_manifest(path)
         except ManifestError as error:
             assert str(path) in str(error)
+
+
+def refusal(manifest_dir: Path, before: str, after: str) -> str:
+    """Returns what is said of a manifest in which something is replaced."""
+    path = manifest_dir / "dinov2_small.toml"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(path)
+    assert str(path) in caught.value.message
+    return caught.value.message
+
+
+@pytest.mark.parametrize("control", [0x00, 0x08, 0x0D, 0x1B, 0x7F, 0x80, 0x9B])
+@pytest.mark.parametrize("field", ["title", "summary", "use_case", "size_reason"])
+def test_control_characters_are_refused(manifest_dir: Path, field: str, control: int) -> None:
+    message = refusal(manifest_dir, f'{field} = "', f'{field} = "\\u{control:04x}')
+    assert f".{field}: " in message
+    assert f"U+{control:04X}" in message
+    assert chr(control) not in message
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "field"),
+    [
+        ("characteristics = [", 'characteristics = ["a\\u001b[31m", ', "catalog.characteristics.0"),
+        ("[deviations]", '[deviations]\ncrop = "a\\u0000"', "deviations.crop"),
+        ('origin = "https://', 'origin = "https://\\u001b', "origin"),
+        ("[arguments]", '[arguments]\nx = "\\n"', "arguments.x"),
+        ("[arguments]", "[arguments]\nx = 2020-01-01", "arguments.x"),
+        ('title = "', 'title = 2020-01-01 # "', "catalog.title"),
+    ],
+)
+def test_values_that_no_field_takes_are_named(
+    manifest_dir: Path, before: str, after: str, field: str
+) -> None:
+    assert f": {field}: " in refusal(manifest_dir, before, after)
+
+
+def test_text_may_have_lines(manifest_dir: Path) -> None:
+    path = manifest_dir / "dinov2_small.toml"
+    path.write_text(path.read_text().replace('summary = "', 'summary = "One.\\n\\tTwo. ', 1))
+    assert load_manifest(path).catalog.summary.startswith("One.\n\tTwo. ")
+
+
+@pytest.mark.parametrize(
+    "size", ["true", "'224'", "0", "-224", "4097", "224.0", "[224, 0]", "2020-01-01", "[224, 4097]"]
+)
+def test_a_size_that_no_network_has_is_refused(manifest_dir: Path, size: str) -> None:
+    message = refusal(manifest_dir, "img_size = 224", f"img_size = {size}")
+    assert "arguments.img_size: " in message
+
+
+@pytest.mark.parametrize("size", ["196", "[224, 448]", "518"])
+def test_a_network_is_made_for_its_input(manifest_dir: Path, size: str) -> None:
+    message = refusal(manifest_dir, "img_size = 224", f"img_size = {size}")
+    assert f"arguments.img_size: {size} is not preprocess.input_size, 224" in message
+
+
+def test_an_unknown_precision_is_the_only_fault(manifest_dir: Path) -> None:
+    path = manifest_dir / "dinov2_small.toml"
+    line = next(x for x in path.read_text().splitlines() if x.startswith("precisions = "))
+    message = refusal(manifest_dir, line, 'precisions = ["fp8"]')
+    assert "'fp8'" in message
+    assert "\n" not in message
+    path.write_text(path.read_text().replace('["fp8"]', '["fp16", "fp32", "fp16"]'))
+    with pytest.raises(ManifestError, match=r"precisions: .*fp16 is listed more than once"):
+        load_manifest(path)
+
+
+def test_a_byte_order_mark_is_named(manifest_dir: Path) -> None:
+    path = manifest_dir / "dinov2_small.toml"
+    path.write_text("\ufeff" + path.read_text(), encoding="utf-8")
+    with pytest.raises(ManifestError, match="byte order mark"):
+        load_manifest(path)

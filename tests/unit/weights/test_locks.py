@@ -69,6 +69,11 @@ def test_no_file_is_an_empty_lock(tmp_path: Path) -> None:
         (to_toml({"resnet50": RESNET}).replace("102469840", '"102469840"'), "resnet50.size"),
         (to_toml({"resnet50": RESNET}).replace('"hub"', '"hearsay"'), "resnet50.digest_from"),
         (to_toml({"resnet50": RESNET}) + 'by = "me"\n', "models.resnet50.by"),
+        (to_toml({"resnet50": RESNET}) + 'moved_to = "\\u001b"\n', "models.resnet50.moved_to"),
+        (
+            to_toml({"resnet50": RESNET}) + f'moved_to = "{RESNET.repository}"\n',
+            "the repository's own name",
+        ),
         ("\xff", "not TOML"),
     ],
 )
@@ -107,11 +112,68 @@ def test_revision_size_and_standing_are_no_part_of_the_key(tmp_path: Path) -> No
     assert one == two
 
 
-def test_a_lock_of_another_file_locks_nothing(tmp_path: Path) -> None:
-    opened = load_manifest(copy_open("resnet50", tmp_path))
-    for changes in ({"repository": "timm/resnet50.a2_in1k"}, {"file": "ema.safetensors"}):
-        stale = RESNET.model_copy(update=changes)
-        assert with_lock(opened, Locks(models={"resnet50": stale})) == opened
+@pytest.mark.parametrize("pinned", [False, True])
+@pytest.mark.parametrize(
+    ("field", "value"), [("repository", "timm/resnet50.a2_in1k"), ("file", "ema.safetensors")]
+)
+def test_a_lock_of_another_file_is_refused(
+    tmp_path: Path, field: str, value: str, pinned: bool
+) -> None:
+    path = copy_open("resnet50", tmp_path)
+    if pinned:
+        pin(path, SHA256)
+    write(tmp_path, resnet50=RESNET.model_copy(update={field: value}))
+    good, bad = read_locked(tmp_path)
+    assert not good
+    assert value in bad["resnet50"].message
+    assert str(getattr(RESNET, field)) in bad["resnet50"].message
+    assert "UPGRADE=resnet50" in (bad["resnet50"].hint or "")
+
+
+@pytest.mark.parametrize(
+    ("stated", "entry", "agree"),
+    [
+        (None, "hub", True),
+        (None, "download", True),
+        (None, "public-files", False),
+        ("one-public-file", "one-public-file", True),
+        ("one-public-file", "download", True),
+        ("one-public-file", "public-files", False),
+        ("one-public-file", "hub", False),
+        ("public-files", "public-files", True),
+        ("public-files", "one-public-file", False),
+        ("download", "download", True),
+        ("download", "public-files", False),
+    ],
+)
+def test_an_entry_claims_no_other_origin_than_its_manifest(
+    tmp_path: Path, stated: str | None, entry: str, agree: bool
+) -> None:
+    path = copy_open("resnet50", tmp_path)
+    if stated is not None:
+        pin(path, SHA256, digest_from=stated)
+    write(tmp_path, resnet50=RESNET.model_copy(update={"digest_from": DigestFrom(entry)}))
+    good, bad = read_locked(tmp_path)
+    assert list(good) == (["resnet50"] if agree else [])
+    if not agree:
+        assert entry in bad["resnet50"].message
+        assert stated is None or stated in bad["resnet50"].message
+
+
+def test_another_process_may_have_locked_another_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_open("resnet50", tmp_path)
+    theirs = RESNET.model_copy(update={"repository": "timm/resnet50.a2_in1k"})
+
+    def meanwhile(manifest: Manifest) -> Pin:
+        write(tmp_path, resnet50=theirs)
+        return RESNET
+
+    monkeypatch.setattr(locking, "resolve", meanwhile)
+    outcome = locking.lock_missing(tmp_path, read_locked(tmp_path)[0].values())
+    assert read_locks(tmp_path).models == {"resnet50": theirs}
+    assert theirs.repository in str(outcome.errors["resnet50"])
 
 
 @pytest.mark.parametrize(
