@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -35,6 +35,7 @@ from builders.publish.signatures import sign_candidate
 from builders.publish.tuf_metadata import SignedMetadata
 from zoo.client.client import Client
 from zoo.client.trust import SignedIndex
+from zoo.repository.repair import named_blobs
 from zoo.repository.repository import Repository
 from zoo.schema.chunks import Chunking
 from zoo.schema.index import Candidate, EngineEntry, ModelIndex
@@ -109,22 +110,40 @@ class Copy:
         return Client(Repository(reading, signed), home / "cache", signed)
 
 
+def of_others(repository: Repository, models: set[str]) -> Callable[[str, list[str]], list[str]]:
+    """Returns what `shutil.copytree` is to leave out: large files of other models."""
+    named = named_blobs(repository)
+    wanted = {blob.sha256 for key, blob in named if key.split("/")[1] in models}
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        if Path(folder).name in ("records", "exports", "states"):
+            return [name for name in names if name not in models]
+        paths = {name: Path(folder) / name for name in names if name not in wanted}
+        return [n for n, path in paths.items() if path.is_file() and path.stat().st_size > MIB]
+
+    return left_out
+
+
 def chosen(records: list[BuildRecord], newest: bool) -> list[BuildRecord]:
     """Returns the newest or the oldest engine of each target."""
     ordered = sorted(records, key=lambda record: record.created, reverse=not newest)
     return list({cell_of(record.targets[0]): record for record in ordered}.values())
 
 
-def copied(source: Path, folder: Path, chunking: Chunking) -> Copy:
-    """Copies what builders wrote."""
+def copied(source: Path, folder: Path, chunking: Chunking, models: set[str]) -> Copy:
+    """Copies what builders wrote; some models of it if any are named."""
     repository = Repository(LocalStore(source))
+    ignored = of_others(repository, models) if models else None
     for name in COPIED:
         if (source / name).is_dir():
             # Links: files of a store are never written to once they are there.
-            shutil.copytree(source / name, folder / "store" / name, copy_function=os.link)
+            shutil.copytree(
+                source / name, folder / "store" / name, copy_function=os.link, ignore=ignored
+            )
     (folder / "store").mkdir(parents=True, exist_ok=True)
     keys = source.with_name(f"{source.name}.keys")
-    made = Copy(folder, chunking, list(repository.model_indexes()), keys / "builder.pem")
+    indexes = [one for one in repository.model_indexes() if not models or one.model in models]
+    made = Copy(folder, chunking, indexes, keys / "builder.pem")
     kind = repository.kind()
     assert kind is not None
     made.repository.claim(kind)
@@ -137,15 +156,15 @@ def main() -> None:
     """Runs the measurements and prints their tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chunks", description=__doc__)
     parser.add_argument("stores", nargs="+", type=Path, help="folders of repositories")
-    parser.add_argument("--rounds", type=int, default=7, help="number of pulls of each kind")
+    parser.add_argument("--rounds", type=int, default=7, help="number of pulls of each kind, or 0")
     parser.add_argument(
-        "--pull", type=names_of, metavar="MODELS", help="models that are pulled (default: all)"
+        "--models", type=names_of, default=set(), help="ids, separated by commas (default: all)"
     )
     options = parser.parse_args()
-    if options.rounds < 1:
-        parser.error("--rounds must be 1 or more")
+    if options.rounds < 0:
+        parser.error("--rounds must be 0 or more")
     for store in options.stores:
-        check(parser, store, options.pull)
+        check(parser, store, options.models)
     # Beside the repository, whose files are linked: that works within one file system.
     beside = options.stores[0].resolve().parent
     with (
@@ -156,7 +175,7 @@ def main() -> None:
         for number, source in enumerate(options.stores):
             folder = Path(name) / str(number)
             plain, chunks, only = copies = [
-                copied(source, folder / chunking, chunking) for chunking in Chunking
+                copied(source, folder / chunking, chunking, options.models) for chunking in Chunking
             ]
             for copy in copies:
                 copy.publish(newest=False)
@@ -171,7 +190,7 @@ def main() -> None:
                 copy.collect()
             print(f"## {', '.join(index.model for index in chunks.source)}\n")
             print(storage(copies), "\n")
-            print(updates(only, folder / "updates", first, shares), "\n")
+            print(updates(only, folder / "updates", first, shares), "\n", flush=True)
             for copy in (chunks, only):
                 ratio = sum(copy.processor) / sum(plain.processor)
                 print(
@@ -179,22 +198,18 @@ def main() -> None:
                     f"and {sum(copy.processor):.2f} s with chunks {copy.chunking}: {ratio:.2f} "
                     "times\n"
                 )
-            print(flush=True)
-            pulled = {index.model for index in chunks.source}
-            if options.pull is not None:
-                pulled &= options.pull
-            if pulled:
-                print(cold(copies, folder, server, options.rounds, pulled), "\n", flush=True)
+            if options.rounds:
+                print(cold(copies, folder, server, options.rounds), "\n", flush=True)
 
 
-def check(parser: argparse.ArgumentParser, store: Path, pulled: set[str] | None) -> None:
+def check(parser: argparse.ArgumentParser, store: Path, models: set[str]) -> None:
     """Ends with an error if a repository can't be measured."""
     index = Repository(LocalStore(store)).index() if store.is_dir() else None
     if index is None:
         parser.error(f"{store}: nothing is published in this folder")
     if index.chunks is not Chunking.OFF:
         parser.error(f"{store} stores chunks already; zoo-farm chunks off stores engines whole")
-    if unknown := sorted((pulled or set()) - {row.model for row in index.models}):
+    if unknown := sorted(models - {row.model for row in index.models}):
         parser.error(f"{store} has no model '{unknown[0]}'")
 
 
@@ -292,9 +307,10 @@ def updates(
             if before is None or before.engine == entry.engine:
                 rows.append(f"| {name} | {size / MIB:.1f} | {stated} | the same bytes | 0 |")
                 continue
-            updated = copy.client(home / entry.engine.sha256)
-            updated.pull(row.model, before)
-            pulled = updated.pull(row.model, entry)
+            with tempfile.TemporaryDirectory(dir=copy.folder) as client_home:
+                updated = copy.client(Path(client_home))
+                updated.pull(row.model, before)
+                pulled = updated.pull(row.model, entry)
             assert pulled.transfer is not None
             fetched = pulled.transfer.fetched
             rows.append(
@@ -321,20 +337,20 @@ def counted_requests() -> Iterator[Counter[str]]:
         HttpServer.request = original  # type: ignore[method-assign]
 
 
-def cold(copies: list[Copy], folder: Path, server: S3Server, rounds: int, models: set[str]) -> str:
-    """Pulls engines of models into empty caches from a server on loopback; returns the table."""
+def cold(copies: list[Copy], folder: Path, server: S3Server, rounds: int) -> str:
+    """Pulls engines into empty caches from a server on loopback; returns the table."""
     urls = []
     for copy in copies:
         urls.append(url := server.new_url())
-        upload(copy.repository.store, open_store(url), needed(copy, models))
+        upload(copy.repository.store, open_store(url))
     rows = [
         "| engine, into an empty cache | chunks on: requests | bytes | rate | per second of the"
         " processor | chunks only: requests | bytes | rate | per second of the processor |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     plain = copies[0].client(folder / "reader")
-    for model in sorted(models):
-        for entry in plain.model(model).current:
+    for row in plain.index().models:
+        for entry in plain.model(model := row.model).current:
             pulls: dict[Chunking, list[Pull]] = {copy.chunking: [] for copy in copies}
             for _ in range(rounds):
                 for copy, url in zip(copies, urls, strict=True):
@@ -393,20 +409,9 @@ def rates(whole: list[float], own: list[float]) -> str:
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def needed(copy: Copy, models: set[str]) -> set[str]:
-    """Returns the digests of the engines of models, and of the blobs that they are chunks of."""
-    found = set()
-    for entry in (e for model in models for e in copy.client(copy.folder).model(model).current):
-        parts = copy.repository.chunks.blobs_of(entry.engine, entry.chunks) if entry.chunks else ()
-        found |= {blob.sha256 for blob in (entry.engine, *parts)}
-    return found
-
-
-def upload(store: ObjectStore, destination: ObjectStore, large: set[str] | None = None) -> None:
-    """Copies all objects of a local store; of large ones, only those named, if some are."""
+def upload(store: ObjectStore, destination: ObjectStore) -> None:
+    """Copies all objects of a local store."""
     for entry in store.list(""):
-        if large is not None and entry.size > MIB and Path(entry.key).name not in large:
-            continue
         path = store.local_path(entry.key)
         assert path is not None
         destination.put(entry.key, path.read_bytes())
