@@ -83,10 +83,9 @@ def test_a_network_made_of_a_configuration_is_asked_too(base: Manifest) -> None:
 
 def saved(arch: str, folder: Path) -> tuple[dict[str, torch.Tensor], FileWeights]:
     """Saves random weights of an architecture at its own size."""
-    from timm import create_model
-
+    timm = backbone.import_timm()
     torch.manual_seed(0)
-    state = create_model(arch, pretrained=False).state_dict()
+    state = timm.create_model(arch, pretrained=False).state_dict()
     state = {name: tensor.clone() for name, tensor in state.items()}
     path = folder / "mine.safetensors"
     save_file(state, path)
@@ -100,8 +99,7 @@ def saved(arch: str, folder: Path) -> tuple[dict[str, torch.Tensor], FileWeights
 def test_weights_of_another_size_are_resampled_as_timm_does(
     base: Manifest, tmp_path: Path, arch: str, resampled: list[str]
 ) -> None:
-    from timm import create_model
-
+    create_model = backbone.import_timm().create_model
     state, own = saved(arch, tmp_path)
     manifest = manifest_of(base, arch, 96, img_size=96).model_copy(update={"weights": own})
     model = backbone.create(manifest)
