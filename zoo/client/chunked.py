@@ -114,9 +114,11 @@ class ChunkedDownloads:
         progress: Progress | None,
         seeds: Sequence[Path],
     ) -> Transfer | None:
-        if entry.chunks_only and not self._blobs.is_whole(entry.engine):
-            self._chunks.must_read()
-        if entry.chunks is None or not zstd.is_installed():
+        if entry.chunks is None:
+            return None
+        if not zstd.is_installed():
+            if entry.chunks_only and not self._blobs.is_whole(entry.engine):
+                self._chunks.must_read()
             return None
         places = dict[str, Place]()
         for seed in seeds:

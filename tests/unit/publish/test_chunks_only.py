@@ -102,6 +102,16 @@ def test_readers_put_engines_together(only: Signed) -> None:
     assert pull(only.client("other"), whole=True).engine.read_bytes() == OTHER
 
 
+def test_readers_do_not_ask_for_what_is_not_stored_whole(
+    only: Signed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    size = LocalStore.size
+    monkeypatch.setattr(LocalStore, "size", lambda self, key: asked.append(key) or size(self, key))
+    pull(only.client())
+    assert blob_key(BLOBS[2].sha256) not in asked
+
+
 def test_the_farm_puts_them_together(only: Signed, tmp_path: Path) -> None:
     blobs = only.repository.blobs
     for blob, content in zip(BLOBS, CONTENTS, strict=True):
