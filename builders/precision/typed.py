@@ -17,8 +17,8 @@ from zoo.util.errors import ExportError
 if TYPE_CHECKING:
     import onnx
 
-# Inputs that the operator's definition requires in fp32.
-_FP32_INPUTS = {"Resize": (1, 2)}
+FP32_INPUTS = {"Resize": (1, 2)}
+"""Inputs that the operator's definition requires in fp32."""
 
 
 def to_low(
@@ -39,6 +39,12 @@ def to_low(
         opset.version = max(opset.version, PRECISION_FACTS[low].opset)
     _Typing(model, low, islands, low_images=low_images).retype()
     return model
+
+
+def opset_in(model: onnx.ModelProto, low: Precision) -> int:
+    """Returns the opset that a model has once it is in a lower type."""
+    own = (int(opset.version) for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
+    return max(next(own), PRECISION_FACTS[low].opset)
 
 
 class _Typing:
@@ -89,7 +95,7 @@ class _Typing:
     def _cast_inputs(self, node: onnx.NodeProto, kind: int) -> None:
         """Casts the float inputs of a node whose type is not the node's."""
         for index, name in enumerate(node.input):
-            if name == "" or index in _FP32_INPUTS.get(node.op_type, ()):
+            if name == "" or index in FP32_INPUTS.get(node.op_type, ()):
                 continue
             if name not in self._types:
                 raise ExportError(f"{node.name}: no node or input produces its input '{name}'")
@@ -164,7 +170,7 @@ def _weights_of_islands(model: onnx.ModelProto, islands: Set[str], low: Precisio
     in_low: set[str] = set()
     for node in model.graph.node:
         for index, name in enumerate(node.input):
-            is_fp32 = node.name in islands or index in _FP32_INPUTS.get(node.op_type, ())
+            is_fp32 = node.name in islands or index in FP32_INPUTS.get(node.op_type, ())
             (in_fp32 if is_fp32 else in_low).add(name)
     shared = in_fp32 & in_low
     exact = {

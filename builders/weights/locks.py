@@ -26,6 +26,7 @@ from zoo.schema.manifest import (
     SafetensorsName,
     read_manifests,
 )
+from zoo.schema.refused import refused_values
 from zoo.util.digest import Sha256
 from zoo.util.errors import ManifestError, UsageError
 from zoo.util.files import write_whole
@@ -105,7 +106,9 @@ def read_locks(folder: Path) -> Locks:
     hint = f"{NAME} is written by make lock; restore it from version control"
     try:
         data = read_toml(path)
-        return Locks.model_validate_json(json.dumps(data, default=str))
+        if refused := refused_values(data):
+            raise ManifestError("\n".join(f"{path}: {line}" for line in refused), hint=hint)
+        return Locks.model_validate_json(json.dumps(data))
     except FileNotFoundError:
         return Locks()
     except OSError as error:

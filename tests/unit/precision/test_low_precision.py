@@ -75,6 +75,33 @@ def attention_like() -> bytes:
     return model(nodes, weights, [4, 8])
 
 
+@pytest.mark.parametrize(
+    ("low", "operator", "options"),
+    [
+        ("bf16", "Einsum", {"equation": "bij,jk->bik"}),
+        ("bf16", "Shrink", {}),
+        ("bf16", "Celu", {}),
+        ("fp16", "Celu", {}),
+    ],
+)
+def test_an_operator_that_onnx_lacks_in_a_type_stays_in_fp32(
+    low: Precision, operator: str, options: dict[str, str]
+) -> None:
+    weights = {"w": np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)}
+    inputs = ["scores", "w"] if operator == "Einsum" else ["scores"]
+    nodes = [
+        helper.make_node("MatMul", ["images", "w"], ["scores"], name="mm"),
+        helper.make_node(operator, inputs, ["features"], name="lacked", **options),
+    ]
+    data = model(nodes, weights, [4, 8])
+    fp32 = onnx.load_from_string(data)
+    assert choose_islands(fp32, Measured(), low) == {"lacked": f"ONNX has no {operator} in {low}"}
+    typed = lowered(data, low)
+    onnx.checker.check_model(typed, full_check=True)
+    images = np.ones((1, 4, 8), np.float32)
+    assert np.allclose(run(rounded(typed), images), run(data, images), rtol=0.05, atol=0.05)
+
+
 def test_islands_stay_fp32_and_the_rest_is_fp16(attention_like: bytes) -> None:
     typed = lowered(attention_like)
     onnx.checker.check_model(typed, full_check=True)

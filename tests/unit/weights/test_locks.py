@@ -74,6 +74,8 @@ def test_no_file_is_an_empty_lock(tmp_path: Path) -> None:
             to_toml({"resnet50": RESNET}) + f'moved_to = "{RESNET.repository}"\n',
             "the repository's own name",
         ),
+        (to_toml({"resnet50": RESNET}) + "hub = 2026-01-01\n", "models.resnet50.hub: .* date"),
+        (to_toml({"resnet50": RESNET}) + 'hub = "\\u001b[2J"\n', "models.resnet50.hub: .*001B"),
         ("\xff", "not TOML"),
     ],
 )
