@@ -9,7 +9,7 @@ import numpy as np
 
 from builders.precision.graph import Graph
 from builders.precision.guards import constants_of, guarded
-from builders.precision.typed import FP32_INPUTS, opset_in
+from builders.precision.typed import DEFAULT_DOMAIN, FP32_INPUTS, opset_in
 from builders.recipe.operators import why_fp32
 from builders.recipe.precisions import HEADROOM, RECIPES
 from zoo.schema.precisions import PRECISION_FACTS, Precision
@@ -52,8 +52,8 @@ def choose_islands(model: onnx.ModelProto, measured: Measured, low: Precision) -
             islands[node.name] = f"{node.op_type} {reason.partition(':')[0]}"
         elif node.op_type in RECIPES[low].unread:
             islands[node.name] = f"TensorRT reads no {node.op_type} in {low}"
-        elif node.domain == "" and not _is_defined(node.op_type, opset, low):
-            islands[node.name] = f"ONNX has no {node.op_type} in {low}"
+        elif node.domain in DEFAULT_DOMAIN and not _is_defined(node.op_type, opset, low):
+            islands[node.name] = f"opset {opset} has no {node.op_type} in {low}"
         elif node.name in guards:
             islands[node.name] = guards[node.name]
         elif peak > largest / HEADROOM:

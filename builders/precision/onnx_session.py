@@ -30,7 +30,7 @@ def open_onnx(
         model: A model or its file; a model below fp32 must come from
             :func:`~builders.precision.typed.rounded_in_fp32`.
         rounds: Whether it may have explicit rounding. An export in fp32 has none: it runs with the
-            layouts that this processor prefers, convolutions in half the time.
+            layouts that this processor prefers, which convolutions are faster in.
 
     Returns:
         A function from normalised images, ``(N, 3, H, W)`` float32, to features,

@@ -17,6 +17,9 @@ from zoo.util.errors import ExportError
 if TYPE_CHECKING:
     import onnx
 
+DEFAULT_DOMAIN = ("", "ai.onnx")
+"""The names of the domain of ONNX's own operators."""
+
 FP32_INPUTS = {"Resize": (1, 2)}
 """Inputs that the operator's definition requires in fp32."""
 
@@ -43,7 +46,7 @@ def to_low(
 
 def opset_in(model: onnx.ModelProto, low: Precision) -> int:
     """Returns the opset that a model has once it is in a lower type."""
-    own = (int(opset.version) for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
+    own = (int(opset.version) for opset in model.opset_import if opset.domain in DEFAULT_DOMAIN)
     return max(next(own), PRECISION_FACTS[low].opset)
 
 
